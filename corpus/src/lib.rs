@@ -1,1 +1,41 @@
-//! Placeholder.
+//! Text to tokens to streams: what a run trains on, and in which order it is read.
+//!
+//! ```text
+//! DataConfig --read_text--> text --Tokenizer--> Vec<u32> --StreamPlan--> (T, B) blocks of each lane and window
+//! ```
+//!
+//! This crate knows no model, no network and no other crate of the workspace. It is synchronous, reads the whole
+//! text into memory, and everything it returns is a function of the bytes it has read and of the configuration:
+//! no clock, no hash order, no number of threads.
+//!
+//! ```
+//! use carousel_corpus::{StreamPlan, Tokenizer, TokenizerConfig};
+//!
+//! let text = "to be or not to be\n";
+//! let tokenizer = Tokenizer::for_text(&TokenizerConfig::Words, text)?;
+//! let tokens = tokenizer.encode(text)?;
+//! assert_eq!(tokens.len(), 7); // six words and the line end
+//!
+//! let plan = StreamPlan::training(tokens.len(), 2, 3, 1)?; // 2 streams, windows of 3 steps, 1 lane
+//! let (mut inputs, mut targets) = (Vec::new(), Vec::new());
+//! plan.fill(&tokens, 0, 0, &mut inputs, &mut targets);
+//! assert_eq!(inputs.len(), 3 * 2); // (T, B), time-major
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod config;
+mod corpus;
+mod error;
+mod expand;
+mod folder;
+mod streams;
+mod text;
+mod tokenizer;
+
+pub use config::{DataConfig, TokenizerConfig};
+pub use corpus::{Corpus, Split};
+pub use error::CorpusError;
+pub use expand::expand;
+pub use streams::{IGNORED, PlanError, StreamPlan};
+pub use text::read_text;
+pub use tokenizer::{DecodeStream, Tokenizer, TokenizerKind};

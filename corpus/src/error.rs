@@ -1,0 +1,145 @@
+//! What can be wrong with the data of a run: one variant for each thing its owner would mend differently.
+//!
+//! `setting` is the configuration key (`data.train`) or command-line option that named the text.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why a text could not be read, or not be turned into tokens.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CorpusError {
+    /// A setting that must name at least one path names none.
+    #[error("{setting} names no file: expected a file, a list of files, or a folder")]
+    NothingNamed {
+        /// The configuration key or option.
+        setting: String,
+    },
+    /// A path that was named does not exist.
+    #[error("{setting}: there is no file or folder {}", path.display())]
+    NotFound {
+        /// The configuration key or option.
+        setting: String,
+        /// The path as it was named.
+        path: PathBuf,
+    },
+    /// The operating system refused to list or read something that exists.
+    #[error("{setting}: cannot read {}: {source}", path.display())]
+    Unreadable {
+        /// The configuration key or option.
+        setting: String,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// A folder's match is a pipe, a socket or a device.
+    #[error("{setting}: {} is neither a file nor a folder; leave it out with data.include", path.display())]
+    NotAFile {
+        /// The configuration key or option.
+        setting: String,
+        /// The entry of the folder.
+        path: PathBuf,
+    },
+    /// No file below a folder matches `data.include`.
+    #[error("{setting}: no file below {} matches data.include = {include:?}", path.display())]
+    NoMatch {
+        /// The configuration key or option.
+        setting: String,
+        /// The folder.
+        path: PathBuf,
+        /// The globs; empty when every file would have matched.
+        include: Vec<String>,
+    },
+    /// An element of `data.include` is not a glob.
+    #[error("data.include: {pattern:?} is not a glob: {source}")]
+    BadGlob {
+        /// The element.
+        pattern: String,
+        /// What is wrong with it.
+        source: globset::Error,
+    },
+    /// A file is not UTF-8.
+    #[error("{setting}: {}, line {line}: not UTF-8 (byte offset {offset})", path.display())]
+    NotUtf8 {
+        /// The configuration key or option.
+        setting: String,
+        /// The file.
+        path: PathBuf,
+        /// Line of the first bad byte, counted from 1.
+        line: u64,
+        /// Position of the first bad byte in the file, counted from 0.
+        offset: u64,
+    },
+    /// Everything that was named was read, and there was not one character in it.
+    #[error("{setting}: the text is empty ({} read)", list(paths))]
+    EmptyText {
+        /// The configuration key or option.
+        setting: String,
+        /// What was read.
+        paths: Vec<PathBuf>,
+    },
+    /// `data.max_bytes` leaves no room for the first character.
+    #[error(
+        "data.max_bytes = {max_bytes} leaves nothing of the text; expected room for at least one character"
+    )]
+    MaxBytesTooSmall {
+        /// The limit, in bytes.
+        max_bytes: u64,
+    },
+    /// `data.valid_fraction` is not in [0, 1).
+    #[error("data.valid_fraction = {fraction}; expected 0 or more, and less than 1")]
+    ValidFractionOutOfRange {
+        /// What was found.
+        fraction: f64,
+    },
+    /// `data.valid_fraction` leaves the training or the validation part without a character.
+    #[error("data.valid_fraction = {fraction} of {bytes} bytes of text leaves no {part} text")]
+    ValidFractionLeavesNothing {
+        /// The fraction.
+        fraction: f64,
+        /// Length of the text before the cut.
+        bytes: usize,
+        /// The part that would be empty: "training" or "validation".
+        part: &'static str,
+    },
+    /// A tokenizer file is not one we can train with.
+    #[error("{}: not a usable tokenizer.json: {reason}", path.as_ref().map_or_else(|| "tokenizer".into(), |path| path.display().to_string()))]
+    BadTokenizer {
+        /// The file; none when the JSON came from elsewhere (a run's folder, a message).
+        path: Option<PathBuf>,
+        /// What was found and what was expected.
+        reason: String,
+    },
+    /// A tokenizer from a file failed on a text.
+    #[error("data.tokenizer: the file's tokenizer cannot encode the text: {reason}")]
+    Encode {
+        /// What the tokenizer said.
+        reason: String,
+    },
+    /// `${VAR}` in a path, and the environment has no `VAR`.
+    #[error("{text:?}: the environment variable {name} is not set; set it, or write ${{{name}:-default}}")]
+    UnsetVariable {
+        /// The path as it was written.
+        text: String,
+        /// The variable.
+        name: String,
+    },
+    /// `${` in a path without its `}`, or around something that is no variable's name.
+    #[error("{text:?}: {found:?} is not ${{NAME}} or ${{NAME:-default}}")]
+    BadVariable {
+        /// The path as it was written.
+        text: String,
+        /// The part from `${` on.
+        found: String,
+    },
+}
+
+fn list(paths: &[PathBuf]) -> String {
+    const SHOWN: usize = 3;
+    let mut names: Vec<String> = paths.iter().take(SHOWN).map(|path| path.display().to_string()).collect();
+    if paths.len() > SHOWN {
+        names.push(format!("{} more", paths.len() - SHOWN));
+    }
+    names.join(", ")
+}

@@ -1,0 +1,201 @@
+//! Our own kinds as Hugging Face `tokenizer.json` files, and their recognition. The files are written for the
+//! `tokenizers` library, which gives the same ids by its own code; ours is only faster.
+
+use serde_json::Value;
+
+use super::{chars, words};
+
+/// A file that [`chars`], [`bytes`] or [`words`] could have written, with the text of every id in order.
+#[derive(Debug, PartialEq)]
+pub(super) enum Own {
+    Chars(Vec<char>),
+    Bytes,
+    /// Among them `<eos>` and `<unk>`.
+    Words(Vec<String>),
+}
+
+/// BPE without merges splits into characters.
+const CHARS: &str = r#"{
+  "version": "1.0",
+  "truncation": null,
+  "padding": null,
+  "added_tokens": [],
+  "normalizer": null,
+  "pre_tokenizer": null,
+  "post_processor": null,
+  "decoder": {
+    "type": "Sequence",
+    "decoders": [
+      {"type": "Replace", "pattern": {"String": "<unk>"}, "content": "\ufffd"},
+      {"type": "Fuse"}
+    ]
+  },
+  "model": {
+    "type": "BPE",
+    "dropout": null,
+    "unk_token": "<unk>",
+    "continuing_subword_prefix": null,
+    "end_of_word_suffix": null,
+    "fuse_unk": false,
+    "byte_fallback": false,
+    "ignore_merges": false,
+    "vocab": {VOCABULARY},
+    "merges": []
+  }
+}
+"#;
+
+/// The byte-level alphabet of GPT-2, without its merges and without its split into words.
+const BYTES: &str = r#"{
+  "version": "1.0",
+  "truncation": null,
+  "padding": null,
+  "added_tokens": [],
+  "normalizer": null,
+  "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false},
+  "post_processor": null,
+  "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false},
+  "model": {
+    "type": "BPE",
+    "dropout": null,
+    "unk_token": null,
+    "continuing_subword_prefix": null,
+    "end_of_word_suffix": null,
+    "fuse_unk": false,
+    "byte_fallback": false,
+    "ignore_merges": false,
+    "vocab": {VOCABULARY},
+    "merges": []
+  }
+}
+"#;
+
+/// In the decoder, WordPiece puts a space before each word but the first (no word begins with a line end, its
+/// mark for going on without one); the rest turns `<eos>` with the spaces around it into a line end.
+const WORDS: &str = r#"{
+  "version": "1.0",
+  "truncation": null,
+  "padding": null,
+  "added_tokens": [],
+  "normalizer": {"type": "Replace", "pattern": {"String": "\n"}, "content": " <eos> "},
+  "pre_tokenizer": {"type": "WhitespaceSplit"},
+  "post_processor": null,
+  "decoder": {
+    "type": "Sequence",
+    "decoders": [
+      {"type": "WordPiece", "prefix": "\n", "cleanup": false},
+      {"type": "Replace", "pattern": {"Regex": "^ ?<eos>$"}, "content": "\n"},
+      {"type": "Fuse"},
+      {"type": "Replace", "pattern": {"String": "\n "}, "content": "\n"}
+    ]
+  },
+  "model": {
+    "type": "WordLevel",
+    "vocab": {VOCABULARY},
+    "unk_token": "<unk>"
+  }
+}
+"#;
+
+pub(super) fn chars(tokens: impl Iterator<Item = String>) -> String {
+    with_vocabulary(CHARS, tokens)
+}
+
+pub(super) fn bytes() -> String {
+    with_vocabulary(BYTES, byte_alphabet().into_iter().map(String::from))
+}
+
+pub(super) fn words(tokens: impl Iterator<Item = String>) -> String {
+    with_vocabulary(WORDS, tokens)
+}
+
+/// Which of our own kinds a parsed file is, if its every field is what we would have written.
+pub(super) fn recognise(file: &Value) -> Option<Own> {
+    let tokens = vocabulary(&file["model"]["vocab"])?;
+    let same = |json: String| serde_json::from_str(&json).is_ok_and(|written: Value| written == *file);
+    let special = |word: &str| tokens.iter().any(|token| token == word);
+    if special(words::EOS) && special(words::UNK) && same(words(tokens.iter().cloned())) {
+        return Some(Own::Words(tokens));
+    }
+    if same(bytes()) {
+        return Some(Own::Bytes);
+    }
+    let (first, rest) = tokens.split_first()?;
+    let letters: Option<Vec<char>> = rest.iter().map(|token| only_char(token)).collect();
+    (first == chars::UNK && same(chars(tokens.iter().cloned()))).then_some(Own::Chars(letters?))
+}
+
+/// The text of every id in order, when the ids are 0, 1, 2, ...
+fn vocabulary(vocab: &Value) -> Option<Vec<String>> {
+    let vocab = vocab.as_object()?;
+    let mut tokens = vec![None; vocab.len()];
+    for (token, id) in vocab {
+        *tokens.get_mut(usize::try_from(id.as_u64()?).ok()?)? = Some(token.clone());
+    }
+    tokens.into_iter().collect()
+}
+
+fn only_char(token: &str) -> Option<char> {
+    let mut chars = token.chars();
+    chars.next().filter(|_| chars.next().is_none())
+}
+
+/// The template with one line for each token. Written as text, so that the bytes depend on nothing else.
+fn with_vocabulary(template: &str, tokens: impl Iterator<Item = String>) -> String {
+    let lines: Vec<String> =
+        tokens.enumerate().map(|(id, token)| format!("      {}: {id}", Value::String(token))).collect();
+    template.replacen("{VOCABULARY}", &format!("{{\n{}\n    }}", lines.join(",\n")), 1)
+}
+
+/// The printable character that stands for each byte: itself if it is printable Latin-1, else one from U+0100 on.
+fn byte_alphabet() -> [char; 256] {
+    let printable = |byte: u8| matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
+    let mut substitutes = '\u{100}'..;
+    std::array::from_fn(|byte| match byte as u8 {
+        byte if printable(byte) => char::from(byte),
+        _ => substitutes.next().expect("the range has no end"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(json: &str) -> Value {
+        serde_json::from_str(json).unwrap()
+    }
+
+    fn tokens(texts: &[&str]) -> Vec<String> {
+        texts.iter().map(|text| text.to_string()).collect()
+    }
+
+    #[test]
+    fn what_is_written_is_recognised() {
+        let letters = tokens(&["<unk>", "\n", "\"", "\\", "z", "a", "龍"]);
+        let own = recognise(&parsed(&chars(letters.into_iter())));
+        assert_eq!(own, Some(Own::Chars(vec!['\n', '"', '\\', 'z', 'a', '龍'])));
+        assert_eq!(recognise(&parsed(&bytes())), Some(Own::Bytes));
+        let list = tokens(&["the", "<eos>", "<unk>", "{VOCABULARY}", "\"x\""]);
+        assert_eq!(recognise(&parsed(&words(list.clone().into_iter()))), Some(Own::Words(list)));
+    }
+
+    #[test]
+    fn a_file_that_differs_anywhere_is_not_ours() {
+        let list = || tokens(&["<unk>", "a", "b", "<eos>"]).into_iter();
+        for (json, from, to) in [
+            (chars(list()), "\"fuse_unk\": false", "\"fuse_unk\": true"),
+            (chars(list()), "\"normalizer\": null", "\"normalizer\": {\"type\": \"Lowercase\"}"),
+            (chars(list()), "\"a\": 1", "\"ab\": 1"),
+            (chars(list()), "\"a\": 1", "\"a\": 7"),
+            (bytes(), "\"use_regex\": false", "\"use_regex\": true"),
+            (bytes(), "\"!\": 33", "\"é\": 33"),
+            (words(list()), "\"<unk>\": 0", "\"<UNK>\": 0"),
+            (words(list()), "WhitespaceSplit", "Whitespace"),
+        ] {
+            let changed = json.replace(from, to);
+            assert_ne!(changed, json, "{from}");
+            let own = recognise(&parsed(&changed));
+            assert_eq!(own, None, "{from} -> {to}");
+        }
+    }
+}
