@@ -1,1 +1,19 @@
-//! Placeholder.
+//! The wire contract of Carousel and what both ends must agree on: the messages, ids, the lane tree, bulk transfer and
+//! digests. It knows neither sockets nor clocks, nor how a gradient is computed or a checkpoint is written.
+
+pub mod bulk;
+pub mod digest;
+mod ids;
+mod lane_tree;
+
+pub use ids::{LaneIndex, Step, StreamIndex, Term, WorkerId};
+pub use lane_tree::{LaneTree, Node, lane_streams};
+
+/// Raised with every change of the messages or of their meaning; both ends must have the same.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// The messages of package `carousel.v1`.
+#[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated; documented in training.proto")]
+pub mod v1 {
+    include!(concat!(env!("OUT_DIR"), "/carousel.v1.rs"));
+}

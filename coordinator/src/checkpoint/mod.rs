@@ -1,0 +1,187 @@
+//! Checkpoints: a folder with the whole state of a run after a step, in formats others can read.
+//!
+//! ```text
+//! model.safetensors      the parameters, PyTorch's names and shapes
+//! optimizer.safetensors  <state>.<parameter>, as exp_avg.encoder.weight
+//! carries.safetensors    h (and c): (layers, streams, hidden)
+//! state.json             step, cursors, schedule, digest; size and BLAKE3 hash of each file above
+//! ```
+//!
+//! A checkpoint is written beside, fsynced, renamed, and its folder fsynced; reading checks every hash and the digest
+//! before anything is used, so a torn or damaged one is never picked up.
+
+mod read;
+mod store;
+mod write;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+
+use carousel_proto::digest::Digest;
+use serde::{Deserialize, Serialize};
+
+use crate::replica::Sections;
+use crate::schedule::ScheduleState;
+
+pub use write::Context;
+pub use store::{Found, RunFolder};
+
+/// The version of the checkpoint format that is written and read.
+pub const FORMAT: u32 = 1;
+
+pub(crate) const MODEL_FILE: &str = "model.safetensors";
+pub(crate) const OPTIMIZER_FILE: &str = "optimizer.safetensors";
+pub(crate) const CARRIES_FILE: &str = "carries.safetensors";
+pub(crate) const STATE_FILE: &str = "state.json";
+
+/// The state of a run after a step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Snapshot {
+    /// Commits made.
+    pub step: u64,
+    /// What the schedule remembers.
+    pub schedule: ScheduleState,
+    /// Parameters and optimizer states.
+    pub sections: Sections,
+    /// (streams, carry) floats.
+    pub carries: Vec<f32>,
+}
+
+/// A checkpoint that has been read and found whole.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    /// Its folder.
+    pub path: PathBuf,
+    /// Its `state.json`.
+    pub state: StateFile,
+    /// The state itself.
+    pub snapshot: Snapshot,
+}
+
+/// `state.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StateFile {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// The program that wrote it.
+    pub program_version: String,
+    /// Commits made.
+    pub step: u64,
+    /// The epoch the next step belongs to, counted from 1.
+    pub epoch: u64,
+    /// The window the next step reads, counted from 0 within its epoch.
+    pub window: u64,
+    /// What the schedule remembers.
+    pub schedule: ScheduleState,
+    /// The digest of the tokens this run trains on and validates with.
+    pub data_digest: String,
+    /// The digest of parameters and optimizer states.
+    pub replica_digest: String,
+    /// The digest of the state.
+    pub digest: String,
+    /// The parameters in canonical order.
+    pub parameters: Vec<String>,
+    /// The optimizer's states in canonical order.
+    pub optimizer_state: Vec<String>,
+    /// The carry's tensors in canonical order.
+    pub carry: Vec<String>,
+    /// The other files.
+    pub files: BTreeMap<String, FileHash>,
+}
+
+/// What a file must be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileHash {
+    /// Its size.
+    pub bytes: u64,
+    /// The BLAKE3 hash of its bytes, hexadecimal.
+    pub blake3: String,
+}
+
+/// Why a checkpoint could not be written or used.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// A file could not be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        source: io::Error,
+    },
+    /// `state.json` is not what it should be.
+    #[error("{path}: {source}")]
+    State {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with line and column.
+        source: serde_json::Error,
+    },
+    /// The checkpoint was written by another version of the format.
+    #[error("{path}: checkpoint format {found}, this program reads format {FORMAT}")]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+    },
+    /// A file is not the one that was written.
+    #[error("{path}: damaged: found {found}, state.json says {expected}")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Its size or hash.
+        found: String,
+        /// What state.json says.
+        expected: String,
+    },
+    /// A safetensors file is broken.
+    #[error("{path}: {source}")]
+    Tensors {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: safetensors::SafeTensorError,
+    },
+    /// A tensor is missing or has another shape or type.
+    #[error("{path}: tensor {name}: found {found}, expected {expected}")]
+    Tensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// What there is.
+        found: String,
+        /// What there should be.
+        expected: String,
+    },
+    /// The files are whole, but not the state that was hashed.
+    #[error("{path}: the state has digest {found}, state.json says {expected}")]
+    Digest {
+        /// The checkpoint.
+        path: PathBuf,
+        /// As computed.
+        found: Digest,
+        /// As written.
+        expected: String,
+    },
+    /// There is no checkpoint where one was looked for.
+    #[error("{path}: {problem}")]
+    None {
+        /// The folder.
+        path: PathBuf,
+        /// What was found instead, and what was passed over.
+        problem: String,
+    },
+}
+
+impl CheckpointError {
+    fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { path, source }
+    }
+}
+
+#[cfg(test)]
+mod tests;

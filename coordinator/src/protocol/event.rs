@@ -1,0 +1,241 @@
+//! What goes into the state machine and what comes out of it.
+
+use std::fmt;
+use std::ops::Range;
+
+use carousel_proto::digest::Digest;
+use carousel_proto::{Step, Term, WorkerId};
+
+/// Which evaluation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Validation that the configuration asks for at this step; the schedule learns of it.
+    Scheduled,
+    /// Validation at the end of the run, for the record only.
+    FinalValid,
+    /// The test text, at the end of the run.
+    FinalTest,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Every step was made.
+    Complete,
+    /// It was asked to stop; the state is in a checkpoint.
+    Interrupted,
+    /// Every worker, and with them every replica of the committed state, is gone; the last checkpoint remains.
+    EveryReplicaLost,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A worker has introduced itself.
+    Joined {
+        /// Its number.
+        worker: WorkerId,
+    },
+    /// A worker's session is over, for whatever reason.
+    Left {
+        /// Its number.
+        worker: WorkerId,
+    },
+    /// A worker has loaded a replica.
+    Ready {
+        /// The worker.
+        worker: WorkerId,
+        /// The step of its replica.
+        step: Step,
+        /// The replica's digest.
+        digest: Digest,
+    },
+    /// A worker's partial gradients and losses of a step are all here.
+    Reported {
+        /// The worker.
+        worker: WorkerId,
+        /// The term it computed in.
+        term: Term,
+        /// The step it computed.
+        step: Step,
+    },
+    /// The driver has finished the lane tree and decided the clip.
+    Reduced {
+        /// As in [`Action::Reduce`].
+        term: Term,
+        /// As in [`Action::Reduce`].
+        step: Step,
+    },
+    /// A worker holds the whole reduced gradient, and its carries are here.
+    Acknowledged {
+        /// The worker.
+        worker: WorkerId,
+        /// The term of the gradient.
+        term: Term,
+        /// The step of the gradient.
+        step: Step,
+    },
+    /// A worker has evaluated its lanes.
+    Evaluated {
+        /// The worker.
+        worker: WorkerId,
+        /// The term it was asked in.
+        term: Term,
+        /// Which evaluation.
+        scope: Scope,
+    },
+    /// A worker's replica has arrived whole.
+    ReplicaReceived {
+        /// The worker.
+        worker: WorkerId,
+        /// The replica's step.
+        step: Step,
+        /// Its digest, as computed by the receiver.
+        digest: Digest,
+    },
+    /// A checkpoint is on disk.
+    CheckpointWritten {
+        /// Its step.
+        step: Step,
+    },
+    /// The user wants the run to end in good order.
+    StopRequested,
+}
+
+/// Where the carries of a step's lanes come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CarryOrigin {
+    /// The worker's own last committed ones.
+    Keep,
+    /// Zero: an epoch begins.
+    Zero,
+    /// The coordinator sends the committed ones.
+    Given,
+}
+
+/// What the driver must do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Tell the user that workers are awaited.
+    Waiting {
+        /// Workers here.
+        joined: usize,
+        /// Workers needed.
+        needed: usize,
+    },
+    /// Send a worker the committed replica (or let it make the initial one).
+    Load {
+        /// To whom.
+        worker: WorkerId,
+        /// The committed step.
+        step: Step,
+    },
+    /// Give a worker its lanes of a step.
+    Assign {
+        /// To whom.
+        worker: WorkerId,
+        /// The current term.
+        term: Term,
+        /// The step to compute.
+        step: Step,
+        /// Its lanes; may be empty.
+        lanes: Range<u32>,
+        /// Where their carries come from.
+        carry: CarryOrigin,
+    },
+    /// Finish the lane tree of a step and decide the clip; answer with [`Event::Reduced`].
+    Reduce {
+        /// The current term.
+        term: Term,
+        /// The step.
+        step: Step,
+    },
+    /// Send a worker the reduced gradient.
+    SendReduced {
+        /// To whom.
+        worker: WorkerId,
+        /// The current term.
+        term: Term,
+        /// The step.
+        step: Step,
+    },
+    /// The step happened: journal it, and tell every active worker to apply it.
+    Commit {
+        /// The current term.
+        term: Term,
+        /// The step.
+        step: Step,
+    },
+    /// Have a worker evaluate lanes.
+    Evaluate {
+        /// To whom.
+        worker: WorkerId,
+        /// The current term.
+        term: Term,
+        /// Which evaluation.
+        scope: Scope,
+        /// Its lanes.
+        lanes: Range<u32>,
+    },
+    /// All losses of an evaluation are here.
+    SummarizeEvaluation {
+        /// The committed step they belong to.
+        step: Step,
+        /// Which evaluation.
+        scope: Scope,
+    },
+    /// Ask a worker for its replica; answer with [`Event::ReplicaReceived`].
+    FetchReplica {
+        /// Whom.
+        worker: WorkerId,
+        /// The committed step.
+        step: Step,
+    },
+    /// Write the replica at hand as a checkpoint; answer with [`Event::CheckpointWritten`].
+    WriteCheckpoint {
+        /// The committed step.
+        step: Step,
+    },
+    /// End a worker's session.
+    Expel {
+        /// Whom.
+        worker: WorkerId,
+        /// Why.
+        reason: ExpelReason,
+    },
+    /// The run is over.
+    Finish {
+        /// How.
+        ending: Ending,
+    },
+}
+
+/// Why a worker may not take part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExpelReason {
+    /// It loaded a replica nobody asked for.
+    UnexpectedReplica {
+        /// The replica's step.
+        step: Step,
+    },
+    /// Its replica is not the run's.
+    DigestDiffers {
+        /// The replica's step.
+        step: Step,
+        /// The run's digest.
+        expected: Digest,
+        /// The worker's.
+        found: Digest,
+    },
+}
+
+impl fmt::Display for ExpelReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnexpectedReplica { step } => write!(f, "it loaded a replica of {step} that was not asked for"),
+            Self::DigestDiffers { step, expected, found } => {
+                write!(f, "its replica of {step} has digest {found}, the run's is {expected}")
+            }
+        }
+    }
+}

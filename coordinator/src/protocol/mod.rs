@@ -1,0 +1,459 @@
+//! The commit protocol of the coordinator as a plain state machine: an event in, actions out. No sockets, files, clocks
+//! or floats; the driver (`crate::driver`) does what the actions say and reports back with events.
+//!
+//! ```text
+//!            enough workers            every newcomer ready
+//! Gathering ----------------> Loading ----------------------> (boundary)
+//!     ^                                                           |  tasks due after a commit, in order:
+//!     | nobody left                                               |    Evaluating, FetchingReplica -> checkpoint, finish
+//!     +---- any phase <-------- a worker is lost: new term, ------+
+//!                               the phase starts again            v
+//!            commit  <- Acknowledging <- Reducing <- Computing (step n + 1)
+//! ```
+//!
+//! Invariants: a step is committed only when every active worker has acknowledged its whole reduced gradient in the
+//! current term; commits are numbered without gap or repetition; only replicas with the digest of the committed state
+//! become active; messages of another term change nothing.
+
+mod event;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
+
+use carousel_proto::digest::Digest;
+use carousel_proto::{Step, Term, WorkerId};
+
+pub use event::{Action, CarryOrigin, Ending, Event, ExpelReason, Scope};
+
+use crate::plan::{RunPlan, cut_lanes};
+
+/// What the coordinator is waiting for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Phase {
+    /// For enough workers.
+    Gathering,
+    /// For newcomers to load the replica of the committed step.
+    Loading,
+    /// For a worker to send its replica; `None` while none has been asked.
+    FetchingReplica { from: WorkerId },
+    /// For the lanes' gradients.
+    Computing { waiting: BTreeSet<WorkerId> },
+    /// For the driver's reduction.
+    Reducing,
+    /// For every worker to hold the reduced gradient.
+    Acknowledging { waiting: BTreeSet<WorkerId> },
+    /// For losses of an evaluation.
+    Evaluating { scope: Scope, waiting: BTreeSet<WorkerId> },
+    /// For the driver to write a checkpoint.
+    WritingCheckpoint,
+    /// For nothing: the run is over.
+    Over,
+}
+
+/// What is to be done at a boundary before the next step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Task {
+    Evaluate(Scope),
+    Checkpoint,
+    Finish(Ending),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// Welcomed; has no replica yet.
+    New,
+    /// Told to load the replica of the committed step.
+    Loading,
+    /// Holds the committed replica.
+    Active,
+}
+
+/// Where the driver can get the committed replica from, when no active worker need be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Every worker makes the initial state from the seed.
+    Seed,
+    /// The driver holds the replica of a checkpoint, with this digest.
+    Checkpoint(Digest),
+}
+
+/// The coordinator's side of the commit protocol.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    plan: RunPlan,
+    workers_to_start: usize,
+    term: Term,
+    /// The last committed step.
+    step: Step,
+    members: BTreeMap<WorkerId, Standing>,
+    phase: Phase,
+    tasks: VecDeque<Task>,
+    /// The digest every replica of the committed step must have, once known.
+    reference: Option<Digest>,
+    /// Whether the driver holds (or everyone can make) the replica of the committed step.
+    replica_at_hand: bool,
+    checkpointed: Option<Step>,
+    /// The lanes and term of the last commit: a worker with unchanged lanes keeps its own carries.
+    lanes_of: BTreeMap<WorkerId, Range<u32>>,
+    carries_moved: bool,
+    stopping: bool,
+}
+
+impl Machine {
+    /// A run that stands at `step` and starts when `workers_to_start` workers have joined.
+    #[must_use]
+    pub fn new(plan: RunPlan, workers_to_start: usize, term: Term, step: Step, origin: Origin) -> Self {
+        let mut machine = Self {
+            plan,
+            workers_to_start: workers_to_start.max(1),
+            term,
+            step,
+            members: BTreeMap::new(),
+            phase: Phase::Gathering,
+            tasks: VecDeque::new(),
+            reference: match origin {
+                Origin::Seed => None,
+                Origin::Checkpoint(digest) => Some(digest),
+            },
+            replica_at_hand: true,
+            checkpointed: matches!(origin, Origin::Checkpoint(_)).then_some(step),
+            lanes_of: BTreeMap::new(),
+            carries_moved: true,
+            stopping: false,
+        };
+        if step.0 >= machine.plan.last_step() {
+            machine.plan_the_end();
+        }
+        machine
+    }
+
+    /// The last committed step.
+    #[must_use]
+    pub fn step(&self) -> Step {
+        self.step
+    }
+
+    /// The current term.
+    #[must_use]
+    pub fn term(&self) -> Term {
+        self.term
+    }
+
+    /// The workers that hold the committed replica.
+    pub fn active(&self) -> impl Iterator<Item = WorkerId> + '_ {
+        self.members.iter().filter(|(_, s)| **s == Standing::Active).map(|(w, _)| *w)
+    }
+
+    /// Takes an event in and says what is to be done, in order.
+    pub fn handle(&mut self, event: Event) -> Vec<Action> {
+        let mut actions = Vec::new();
+        if self.phase == Phase::Over {
+            return actions;
+        }
+        match event {
+            Event::Joined { worker } => self.joined(worker, &mut actions),
+            Event::Left { worker } => self.left(worker, &mut actions),
+            Event::Ready { worker, step, digest } => self.ready(worker, step, digest, &mut actions),
+            Event::Reported { worker, term, step } => self.reported(worker, term, step, &mut actions),
+            Event::Reduced { term, step } => self.reduced(term, step, &mut actions),
+            Event::Acknowledged { worker, term, step } => self.acknowledged(worker, term, step, &mut actions),
+            Event::Evaluated { worker, term, scope } => self.evaluated(worker, term, scope, &mut actions),
+            Event::ReplicaReceived { worker, step, digest } => {
+                self.replica_received(worker, step, digest, &mut actions);
+            }
+            Event::CheckpointWritten { step } => self.checkpoint_written(step, &mut actions),
+            Event::StopRequested => self.stop_requested(&mut actions),
+        }
+        actions
+    }
+
+    fn joined(&mut self, worker: WorkerId, actions: &mut Vec<Action>) {
+        self.members.insert(worker, Standing::New);
+        if self.phase == Phase::Gathering {
+            self.advance(actions);
+        }
+    }
+
+    fn left(&mut self, worker: WorkerId, actions: &mut Vec<Action>) {
+        let standing = self.members.remove(&worker);
+        self.lanes_of.remove(&worker);
+        match standing {
+            None | Some(Standing::New) => {}
+            Some(Standing::Loading) => {
+                if self.phase == Phase::Loading {
+                    self.loading_progressed(actions);
+                }
+            }
+            Some(Standing::Active) => self.active_worker_lost(actions),
+        }
+    }
+
+    /// Whatever was under way is void; it starts again, in a new term, with those who are left.
+    fn active_worker_lost(&mut self, actions: &mut Vec<Action>) {
+        self.enter_new_term();
+        if matches!(self.phase, Phase::Gathering | Phase::Loading | Phase::WritingCheckpoint) {
+            return;
+        }
+        self.advance(actions);
+    }
+
+    fn enter_new_term(&mut self) {
+        self.term = self.term.next();
+        self.carries_moved = true;
+    }
+
+    fn ready(&mut self, worker: WorkerId, step: Step, digest: Digest, actions: &mut Vec<Action>) {
+        if self.members.get(&worker) != Some(&Standing::Loading) || step != self.step {
+            return self.expel(worker, ExpelReason::UnexpectedReplica { step }, actions);
+        }
+        let expected = *self.reference.get_or_insert(digest);
+        if digest != expected {
+            return self.expel(worker, ExpelReason::DigestDiffers { step, expected, found: digest }, actions);
+        }
+        self.members.insert(worker, Standing::Active);
+        self.enter_new_term();
+        self.loading_progressed(actions);
+    }
+
+    fn expel(&mut self, worker: WorkerId, reason: ExpelReason, actions: &mut Vec<Action>) {
+        actions.push(Action::Expel { worker, reason });
+        self.left(worker, actions);
+    }
+
+    fn loading_progressed(&mut self, actions: &mut Vec<Action>) {
+        if self.members.values().all(|s| *s != Standing::Loading) {
+            self.advance(actions);
+        }
+    }
+
+    /// At a boundary: the one place that decides what comes next.
+    fn advance(&mut self, actions: &mut Vec<Action>) {
+        let started = self.active().next().is_some();
+        if !started && !self.replica_at_hand {
+            return self.finish(Ending::EveryReplicaLost, actions);
+        }
+        let enough = if started { 1 } else { self.workers_to_start };
+        if self.members.len() < enough {
+            return self.wait_for_workers(actions);
+        }
+        if self.members.values().any(|s| *s == Standing::New) {
+            return self.admit_newcomers(actions);
+        }
+        match self.tasks.front().copied() {
+            Some(Task::Evaluate(scope)) => self.start_evaluation(scope, actions),
+            Some(Task::Checkpoint) => self.start_checkpoint(actions),
+            Some(Task::Finish(ending)) => self.finish(ending, actions),
+            None => self.start_step(actions),
+        }
+    }
+
+    fn wait_for_workers(&mut self, actions: &mut Vec<Action>) {
+        if self.stopping && self.nothing_to_save() {
+            return self.finish(Ending::Interrupted, actions);
+        }
+        if self.phase != Phase::Gathering {
+            self.workers_to_start = 1;
+            self.phase = Phase::Gathering;
+        }
+        actions.push(Action::Waiting { joined: self.members.len(), needed: self.workers_to_start });
+    }
+
+    fn admit_newcomers(&mut self, actions: &mut Vec<Action>) {
+        if !self.replica_at_hand {
+            return self.fetch_replica(actions);
+        }
+        self.phase = Phase::Loading;
+        for (&worker, standing) in &mut self.members {
+            if *standing == Standing::New {
+                *standing = Standing::Loading;
+                actions.push(Action::Load { worker, step: self.step });
+            }
+        }
+    }
+
+    fn fetch_replica(&mut self, actions: &mut Vec<Action>) {
+        let from = self.active().next().expect("a replica that is not at hand is held by an active worker");
+        self.phase = Phase::FetchingReplica { from };
+        actions.push(Action::FetchReplica { worker: from, step: self.step });
+    }
+
+    fn replica_received(&mut self, worker: WorkerId, step: Step, digest: Digest, actions: &mut Vec<Action>) {
+        if self.phase != (Phase::FetchingReplica { from: worker }) || step != self.step {
+            return;
+        }
+        self.reference = Some(digest);
+        self.replica_at_hand = true;
+        self.advance(actions);
+    }
+
+    fn start_checkpoint(&mut self, actions: &mut Vec<Action>) {
+        if self.checkpointed == Some(self.step) {
+            self.tasks.pop_front();
+            return self.advance(actions);
+        }
+        if !self.replica_at_hand {
+            return self.fetch_replica(actions);
+        }
+        self.phase = Phase::WritingCheckpoint;
+        actions.push(Action::WriteCheckpoint { step: self.step });
+    }
+
+    fn checkpoint_written(&mut self, step: Step, actions: &mut Vec<Action>) {
+        if self.phase != Phase::WritingCheckpoint || step != self.step {
+            return;
+        }
+        self.checkpointed = Some(step);
+        self.tasks.pop_front();
+        self.advance(actions);
+    }
+
+    fn start_evaluation(&mut self, scope: Scope, actions: &mut Vec<Action>) {
+        let shares = self.shares();
+        let waiting = shares.iter().filter(|(_, lanes)| !lanes.is_empty()).map(|(w, _)| *w).collect();
+        self.phase = Phase::Evaluating { scope, waiting };
+        for (worker, lanes) in shares {
+            if !lanes.is_empty() {
+                actions.push(Action::Evaluate { worker, term: self.term, scope, lanes });
+            }
+        }
+    }
+
+    fn evaluated(&mut self, worker: WorkerId, term: Term, scope: Scope, actions: &mut Vec<Action>) {
+        let current = self.term;
+        let Phase::Evaluating { scope: asked, waiting } = &mut self.phase else { return };
+        if term != current || *asked != scope || !waiting.remove(&worker) || !waiting.is_empty() {
+            return;
+        }
+        actions.push(Action::SummarizeEvaluation { step: self.step, scope });
+        self.tasks.pop_front();
+        self.advance(actions);
+    }
+
+    fn shares(&self) -> Vec<(WorkerId, Range<u32>)> {
+        let workers: Vec<WorkerId> = self.active().collect();
+        let cut = cut_lanes(self.plan.lanes, workers.len());
+        workers.into_iter().zip(cut).collect()
+    }
+
+    fn start_step(&mut self, actions: &mut Vec<Action>) {
+        let step = self.step.next();
+        let shares = self.shares();
+        let waiting = shares.iter().filter(|(_, lanes)| !lanes.is_empty()).map(|(w, _)| *w).collect();
+        for (worker, lanes) in &shares {
+            let carry = self.carry_origin(step, *worker, lanes);
+            actions.push(Action::Assign { worker: *worker, term: self.term, step, lanes: lanes.clone(), carry });
+        }
+        self.lanes_of = shares.into_iter().collect();
+        self.carries_moved = false;
+        self.phase = Phase::Computing { waiting };
+    }
+
+    fn carry_origin(&self, step: Step, worker: WorkerId, lanes: &Range<u32>) -> CarryOrigin {
+        if self.plan.window_of(step.0) == 0 {
+            CarryOrigin::Zero
+        } else if self.carries_moved || self.lanes_of.get(&worker) != Some(lanes) {
+            CarryOrigin::Given
+        } else {
+            CarryOrigin::Keep
+        }
+    }
+
+    fn reported(&mut self, worker: WorkerId, term: Term, step: Step, actions: &mut Vec<Action>) {
+        let current = (self.term, self.step.next());
+        let Phase::Computing { waiting } = &mut self.phase else { return };
+        if (term, step) != current || !waiting.remove(&worker) || !waiting.is_empty() {
+            return;
+        }
+        self.phase = Phase::Reducing;
+        actions.push(Action::Reduce { term, step });
+    }
+
+    fn reduced(&mut self, term: Term, step: Step, actions: &mut Vec<Action>) {
+        if self.phase != Phase::Reducing || (term, step) != (self.term, self.step.next()) {
+            return;
+        }
+        let waiting: BTreeSet<WorkerId> = self.active().collect();
+        actions.extend(waiting.iter().map(|&worker| Action::SendReduced { worker, term, step }));
+        self.phase = Phase::Acknowledging { waiting };
+    }
+
+    fn acknowledged(&mut self, worker: WorkerId, term: Term, step: Step, actions: &mut Vec<Action>) {
+        let current = (self.term, self.step.next());
+        let Phase::Acknowledging { waiting } = &mut self.phase else { return };
+        if (term, step) != current || !waiting.remove(&worker) || !waiting.is_empty() {
+            return;
+        }
+        self.step = step;
+        self.reference = None;
+        self.replica_at_hand = false;
+        actions.push(Action::Commit { term, step });
+        self.plan_boundary();
+        self.advance(actions);
+    }
+
+    /// Validation comes before the checkpoint, so that a checkpoint knows every validation up to its step.
+    fn plan_boundary(&mut self) {
+        let step = self.step.0;
+        if self.plan.validation_due(step) {
+            self.tasks.push_back(Task::Evaluate(Scope::Scheduled));
+        }
+        if step >= self.plan.last_step() {
+            return self.plan_the_end();
+        }
+        if self.stopping {
+            self.tasks.extend([Task::Checkpoint, Task::Finish(Ending::Interrupted)]);
+        } else if self.plan.checkpoint_due(step) {
+            self.tasks.push_back(Task::Checkpoint);
+        }
+    }
+
+    /// Figures of the end that no schedule asked for leave the state alone: a run that is later extended must go on
+    /// as if it had never ended here.
+    fn plan_the_end(&mut self) {
+        self.tasks.push_back(Task::Checkpoint);
+        if self.plan.has_valid && !self.plan.validation_due(self.step.0) {
+            self.tasks.push_back(Task::Evaluate(Scope::FinalValid));
+        }
+        if self.plan.has_test {
+            self.tasks.push_back(Task::Evaluate(Scope::FinalTest));
+        }
+        self.tasks.push_back(Task::Finish(Ending::Complete));
+    }
+
+    fn stop_requested(&mut self, actions: &mut Vec<Action>) {
+        if self.stopping {
+            return;
+        }
+        self.stopping = true;
+        match self.phase {
+            // Nobody computes, and a state that could be written is either the seed's or already on disk.
+            Phase::Gathering => self.finish(Ending::Interrupted, actions),
+            Phase::Loading if self.active().next().is_none() => self.finish(Ending::Interrupted, actions),
+            // The step under way is committed first; then `plan_boundary` ends the run.
+            Phase::Computing { .. } | Phase::Reducing | Phase::Acknowledging { .. } => {}
+            _ => self.stop_after_pending_tasks(),
+        }
+    }
+
+    fn stop_after_pending_tasks(&mut self) {
+        if self.tasks.iter().any(|t| matches!(t, Task::Finish(_))) {
+            return;
+        }
+        if !self.nothing_to_save() {
+            self.tasks.push_back(Task::Checkpoint);
+        }
+        self.tasks.push_back(Task::Finish(Ending::Interrupted));
+    }
+
+    /// The committed state is the seed's, or in a checkpoint already.
+    fn nothing_to_save(&self) -> bool {
+        self.step == Step(0) || self.checkpointed == Some(self.step)
+    }
+
+    fn finish(&mut self, ending: Ending, actions: &mut Vec<Action>) {
+        self.phase = Phase::Over;
+        actions.push(Action::Finish { ending });
+    }
+}

@@ -1,0 +1,263 @@
+//! The protocol against scripted and random workers.
+
+use super::*;
+use crate::plan::Length;
+use proptest::prelude::*;
+
+const A: WorkerId = WorkerId(1);
+const B: WorkerId = WorkerId(2);
+const C: WorkerId = WorkerId(3);
+
+fn plan() -> RunPlan {
+    RunPlan {
+        lanes: 4,
+        windows_per_epoch: 3,
+        length: Length::Steps(7),
+        evaluate_every: None,
+        checkpoint_every: Some(2),
+        has_valid: true,
+        has_test: true,
+    }
+}
+
+fn digest(step: Step) -> Digest {
+    Digest::of_bytes(&step.0.to_le_bytes())
+}
+
+/// A cluster of honest workers and a driver that answer every action; what they were asked is recorded.
+struct Cluster {
+    machine: Machine,
+    present: BTreeSet<WorkerId>,
+    inbox: VecDeque<Event>,
+    log: Vec<Action>,
+}
+
+impl Cluster {
+    fn new(plan: RunPlan, workers: usize) -> Self {
+        let machine = Machine::new(plan, workers, Term(1), Step(0), Origin::Seed);
+        Self { machine, present: BTreeSet::new(), inbox: VecDeque::new(), log: Vec::new() }
+    }
+
+    fn join(&mut self, worker: WorkerId) {
+        self.present.insert(worker);
+        self.handle(Event::Joined { worker });
+    }
+
+    fn lose(&mut self, worker: WorkerId) {
+        self.present.remove(&worker);
+        self.handle(Event::Left { worker });
+    }
+
+    fn handle(&mut self, event: Event) {
+        for action in self.machine.handle(event) {
+            if let Some(answer) = self.answer(&action) {
+                self.inbox.push_back(answer);
+            }
+            self.log.push(action);
+        }
+    }
+
+    fn answer(&self, action: &Action) -> Option<Event> {
+        Some(match action.clone() {
+            Action::Load { worker, step } => Event::Ready { worker, step, digest: digest(step) },
+            Action::Assign { worker, term, step, lanes, .. } if !lanes.is_empty() => Event::Reported { worker, term, step },
+            Action::Reduce { term, step } => Event::Reduced { term, step },
+            Action::SendReduced { worker, term, step } => Event::Acknowledged { worker, term, step },
+            Action::Evaluate { worker, term, scope, .. } => Event::Evaluated { worker, term, scope },
+            Action::FetchReplica { worker, step } => Event::ReplicaReceived { worker, step, digest: digest(step) },
+            Action::WriteCheckpoint { step } => Event::CheckpointWritten { step },
+            _ => return None,
+        })
+    }
+
+    /// Delivers one waiting answer; answers of workers that are gone are lost, as on a broken connection.
+    fn deliver(&mut self, index: usize) {
+        let event = self.inbox.remove(index).unwrap();
+        let from = match &event {
+            Event::Ready { worker, .. }
+            | Event::Reported { worker, .. }
+            | Event::Acknowledged { worker, .. }
+            | Event::Evaluated { worker, .. }
+            | Event::ReplicaReceived { worker, .. } => Some(*worker),
+            _ => None,
+        };
+        if from.is_none_or(|worker| self.present.contains(&worker)) {
+            self.handle(event);
+        }
+    }
+
+    fn run(&mut self) {
+        while !self.inbox.is_empty() {
+            self.deliver(0);
+        }
+    }
+
+    fn run_until(&mut self, reached: impl Fn(&Action) -> bool) {
+        while !self.log.iter().any(&reached) {
+            self.deliver(0);
+        }
+    }
+
+    /// The run's visible history: commits, evaluations, checkpoints, the ending; nothing about who did it when.
+    fn history(&self) -> Vec<String> {
+        let tell = |action: &Action| match action {
+            Action::Commit { step, .. } => Some(format!("commit {}", step.0)),
+            Action::SummarizeEvaluation { step, scope } => Some(format!("{scope:?} at {}", step.0)),
+            Action::WriteCheckpoint { step } => Some(format!("checkpoint {}", step.0)),
+            Action::Finish { ending } => Some(format!("{ending:?}")),
+            _ => None,
+        };
+        self.log.iter().filter_map(tell).collect()
+    }
+}
+
+fn quiet_history() -> Vec<String> {
+    let mut cluster = Cluster::new(plan(), 1);
+    cluster.join(A);
+    cluster.run();
+    cluster.history()
+}
+
+#[test]
+fn a_quiet_run_commits_evaluates_checkpoints_and_ends() {
+    let expected = "commit 1, commit 2, checkpoint 2, commit 3, Scheduled at 3, commit 4, checkpoint 4, commit 5, commit 6, \
+                    Scheduled at 6, checkpoint 6, commit 7, checkpoint 7, FinalValid at 7, FinalTest at 7, Complete";
+    assert_eq!(quiet_history().join(", "), expected);
+}
+
+#[test]
+fn nothing_starts_before_enough_workers_joined() {
+    let mut cluster = Cluster::new(plan(), 2);
+    cluster.join(A);
+    assert_eq!(cluster.log, [Action::Waiting { joined: 1, needed: 2 }]);
+    cluster.join(B);
+    cluster.run();
+    assert_eq!(cluster.history(), quiet_history());
+}
+
+#[test]
+fn a_commit_waits_for_every_acknowledgement() {
+    let mut cluster = Cluster::new(plan(), 2);
+    cluster.join(A);
+    cluster.join(B);
+    cluster.run_until(|a| matches!(a, Action::SendReduced { worker: B, .. }));
+    let (term, step) = (cluster.machine.term(), Step(1));
+    cluster.inbox.clear();
+    cluster.handle(Event::Acknowledged { worker: A, term, step });
+    cluster.handle(Event::Acknowledged { worker: A, term, step });
+    assert_eq!(cluster.machine.step(), Step(0), "one worker's word twice is not two workers' word");
+    cluster.handle(Event::Acknowledged { worker: B, term: Term(term.0 - 1), step });
+    assert_eq!(cluster.machine.step(), Step(0), "a message of another term changes nothing");
+    cluster.handle(Event::Acknowledged { worker: B, term, step });
+    assert_eq!(cluster.machine.step(), Step(1));
+}
+
+#[test]
+fn a_lost_worker_s_lanes_are_computed_again_with_given_carries() {
+    let mut cluster = Cluster::new(plan(), 2);
+    cluster.join(A);
+    cluster.join(B);
+    cluster.run_until(|a| matches!(a, Action::Assign { step: Step(2), worker: B, .. }));
+    let before = cluster.machine.term();
+    cluster.lose(B);
+    let again = cluster.log.last().unwrap();
+    let term = before.next();
+    assert_eq!(
+        *again,
+        Action::Assign { worker: A, term, step: Step(2), lanes: 0..4, carry: CarryOrigin::Given },
+        "a new term, the same step, all lanes"
+    );
+    cluster.run();
+    assert_eq!(cluster.history(), quiet_history());
+}
+
+#[test]
+fn a_newcomer_gets_the_committed_replica_and_lanes_at_the_next_boundary() {
+    let mut cluster = Cluster::new(plan(), 1);
+    cluster.join(A);
+    cluster.run_until(|a| matches!(a, Action::Assign { step: Step(3), .. }));
+    cluster.join(C);
+    cluster.run_until(|a| matches!(a, Action::Assign { worker: C, .. }));
+    assert!(cluster.log.contains(&Action::FetchReplica { worker: A, step: Step(3) }));
+    assert!(cluster.log.contains(&Action::Load { worker: C, step: Step(3) }));
+    cluster.run();
+    assert_eq!(cluster.history(), quiet_history());
+}
+
+#[test]
+fn a_replica_with_another_digest_is_expelled() {
+    let mut cluster = Cluster::new(plan(), 2);
+    cluster.join(A);
+    cluster.join(B);
+    cluster.deliver(0);
+    let wrong = digest(Step(99));
+    cluster.handle(Event::Ready { worker: B, step: Step(0), digest: wrong });
+    let reason = ExpelReason::DigestDiffers { step: Step(0), expected: digest(Step(0)), found: wrong };
+    assert!(cluster.log.contains(&Action::Expel { worker: B, reason }));
+    assert!(cluster.machine.active().eq([A]));
+}
+
+#[test]
+fn a_stop_commits_the_step_under_way_and_checkpoints() {
+    let mut cluster = Cluster::new(plan(), 1);
+    cluster.join(A);
+    cluster.run_until(|a| matches!(a, Action::Assign { step: Step(5), .. }));
+    cluster.handle(Event::StopRequested);
+    cluster.run();
+    let history = cluster.history();
+    assert_eq!(history[history.len() - 3..], ["commit 5", "checkpoint 5", "Interrupted"]);
+}
+
+#[test]
+fn a_stop_before_the_first_step_writes_nothing() {
+    let mut cluster = Cluster::new(plan(), 2);
+    cluster.join(A);
+    cluster.handle(Event::StopRequested);
+    assert_eq!(cluster.history(), ["Interrupted"]);
+}
+
+#[test]
+fn without_any_replica_the_run_ends_and_says_so() {
+    let mut cluster = Cluster::new(plan(), 1);
+    cluster.join(A);
+    cluster.run_until(|a| matches!(a, Action::Assign { step: Step(2), .. }));
+    cluster.lose(A);
+    assert_eq!(cluster.history().last().unwrap(), "EveryReplicaLost");
+}
+
+#[test]
+fn a_resumed_run_that_is_complete_only_evaluates() {
+    let origin = Origin::Checkpoint(digest(Step(7)));
+    let machine = Machine::new(plan(), 1, Term(5), Step(7), origin);
+    let mut cluster = Cluster { machine, ..Cluster::new(plan(), 1) };
+    cluster.join(A);
+    cluster.run();
+    assert_eq!(cluster.history(), ["FinalValid at 7", "FinalTest at 7", "Complete"]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// Whatever order answers come in, whoever is lost or joins (one worker always stays): the history of the run is
+    /// the quiet one.
+    #[test]
+    fn faults_do_not_change_the_history(script in proptest::collection::vec((0u8..10, any::<prop::sample::Index>()), 0..120)) {
+        let mut cluster = Cluster::new(plan(), 1);
+        cluster.join(A);
+        let mut next = 2;
+        for (what, index) in script {
+            let strangers: Vec<WorkerId> = cluster.present.iter().copied().filter(|w| *w != A).collect();
+            match what {
+                0 => { cluster.join(WorkerId(next)); next += 1; }
+                1 if !strangers.is_empty() => cluster.lose(strangers[index.index(strangers.len())]),
+                _ if !cluster.inbox.is_empty() => cluster.deliver(index.index(cluster.inbox.len())),
+                _ => {}
+            }
+        }
+        cluster.run();
+        prop_assert_eq!(cluster.history().into_iter().filter(|h| !h.starts_with("checkpoint")).collect::<Vec<_>>(),
+                        quiet_history().into_iter().filter(|h| !h.starts_with("checkpoint")).collect::<Vec<_>>());
+        let checkpoints: BTreeSet<String> = cluster.history().into_iter().filter(|h| h.starts_with("checkpoint")).collect();
+        prop_assert_eq!(checkpoints, quiet_history().into_iter().filter(|h| h.starts_with("checkpoint")).collect::<BTreeSet<_>>());
+    }
+}

@@ -1,0 +1,68 @@
+//! A replica as the coordinator sees it: flat buffers of floats and the names and shapes of what they hold. It knows
+//! nothing of what a model computes.
+
+use carousel_proto::digest::{Digest, replica_digest};
+
+/// A named tensor's place in a flat buffer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorShape {
+    /// Its name (PyTorch's).
+    pub name: String,
+    /// Its dimensions.
+    pub shape: Vec<usize>,
+}
+
+impl TensorShape {
+    /// The number of floats.
+    #[must_use]
+    pub fn floats(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
+/// How the flat buffers of a replica, of a stream's carry and of a gradient are laid out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReplicaLayout {
+    /// The parameters, in the order in which they stand in their flat buffer.
+    pub parameters: Vec<TensorShape>,
+    /// The optimizer's states; each is as long as the parameters.
+    pub optimizer_state: Vec<String>,
+    /// One stream's carry: (layers, hidden) tensors, in order.
+    pub carry: Vec<TensorShape>,
+    /// Floats of a gradient's dense part.
+    pub dense_floats: usize,
+    /// Floats of one touched embedding row.
+    pub row_floats: usize,
+    /// Number of embedding rows.
+    pub rows: usize,
+    /// Tied weights: where in the dense part the touched rows are added.
+    pub rows_fold_into: Option<usize>,
+}
+
+impl ReplicaLayout {
+    /// Floats of the flat parameters.
+    #[must_use]
+    pub fn parameter_floats(&self) -> usize {
+        self.parameters.iter().map(TensorShape::floats).sum()
+    }
+
+    /// Floats of one stream's carry.
+    #[must_use]
+    pub fn carry_floats(&self) -> usize {
+        self.carry.iter().map(TensorShape::floats).sum()
+    }
+
+    /// The names of a replica's sections, in order: the parameters, then each optimizer state.
+    pub fn sections(&self) -> impl Iterator<Item = &str> {
+        std::iter::once("parameters").chain(self.optimizer_state.iter().map(String::as_str))
+    }
+}
+
+/// A replica's flat buffers, one a section, each as long as the parameters.
+pub type Sections = Vec<std::sync::Arc<Vec<f32>>>;
+
+/// The digest of a replica held in sections.
+#[must_use]
+pub fn digest_of(layout: &ReplicaLayout, sections: &Sections) -> Digest {
+    replica_digest(layout.sections().zip(sections.iter().map(|s| s.as_slice())))
+}
