@@ -38,7 +38,7 @@ impl Corpus {
     /// # Errors
     /// Those of [`read_text`], [`Tokenizer::for_text`] and [`Tokenizer::encode`];
     /// [`CorpusError::ValidFractionOutOfRange`] before anything is read, and
-    /// [`CorpusError::ValidFractionLeavesNothing`] when the text is too short to be cut.
+    /// [`CorpusError::ValidFractionTooSmall`] when the text is too short to be cut.
     pub fn load(config: &DataConfig) -> Result<Corpus, CorpusError> {
         if !(0.0..1.0).contains(&config.valid_fraction) {
             return Err(CorpusError::ValidFractionOutOfRange { fraction: config.valid_fraction });
@@ -76,10 +76,9 @@ fn cut_valid(text: &mut String, fraction: f64) -> Result<String, CorpusError> {
     while !text.is_char_boundary(at) {
         at += 1;
     }
-    let nothing = |part| CorpusError::ValidFractionLeavesNothing { fraction, bytes, part };
-    match at {
-        0 => Err(nothing("training")),
-        at if at == bytes => Err(nothing("validation")),
-        at => Ok(text.split_off(at)),
+    if at == bytes {
+        Err(CorpusError::ValidFractionTooSmall { fraction, bytes })
+    } else {
+        Ok(text.split_off(at))
     }
 }

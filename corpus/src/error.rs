@@ -93,15 +93,13 @@ pub enum CorpusError {
         /// What was found.
         fraction: f64,
     },
-    /// `data.valid_fraction` leaves the training or the validation part without a character.
-    #[error("data.valid_fraction = {fraction} of {bytes} bytes of text leaves no {part} text")]
-    ValidFractionLeavesNothing {
+    /// `data.valid_fraction` of a short text is not one character.
+    #[error("data.valid_fraction = {fraction} of {bytes} bytes of text leaves no validation text")]
+    ValidFractionTooSmall {
         /// The fraction.
         fraction: f64,
         /// Length of the text before the cut.
         bytes: usize,
-        /// The part that would be empty: "training" or "validation".
-        part: &'static str,
     },
     /// A tokenizer file is not one we can train with.
     #[error("{}: not a usable tokenizer.json: {reason}", path.as_ref().map_or_else(|| "tokenizer".into(), |path| path.display().to_string()))]
