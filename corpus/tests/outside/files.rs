@@ -81,6 +81,8 @@ fn what_lies_behind_max_bytes_is_not_looked_at() {
     let folder = folder(&[("1", b"ab\xff"), ("2", b"\xff")]);
     assert_eq!(read(folder.path(), &[], Some(2)).unwrap(), "ab");
     assert!(matches!(read(folder.path(), &[], Some(3)), Err(CorpusError::NotUtf8 { offset: 2, .. })));
+    let folder = self::folder(&[("1", b"a\xffbcd")]);
+    assert!(matches!(read(folder.path(), &[], Some(3)), Err(CorpusError::NotUtf8 { offset: 1, .. })));
 }
 
 #[test]
@@ -157,8 +159,9 @@ mod unix {
         symlink(outside.path(), folder.path().join("a/link")).unwrap();
         symlink(folder.path(), folder.path().join("a/loop")).unwrap();
         symlink("../b", folder.path().join("a/to-b")).unwrap();
-        // a/file, a/link/far, a/to-b, b
-        assert_eq!(read(folder.path(), &[], None).unwrap(), "near\nfar\nb\nb\n");
+        symlink(outside.path(), folder.path().join("c")).unwrap();
+        // a/file, a/link/far, a/to-b, b, c/far: what is linked twice is no loop.
+        assert_eq!(read(folder.path(), &[], None).unwrap(), "near\nfar\nb\nb\nfar\n");
     }
 
     #[test]
