@@ -6,7 +6,7 @@ use proptest::prelude::*;
 const OWN: [TokenizerConfig; 3] = [TokenizerConfig::Chars, TokenizerConfig::Bytes, TokenizerConfig::Words];
 
 const TRAINING_TEXT: &str = "The quick  brown fox\n\n jumps over <unk> the lazy\tdog .\r\n<eos> \u{a0}non\u{2003}breaking \
-    ##prefix {VOCABULARY} \"quoted\\\" e\u{301}clair 龍 🙂\u{200d}🙂 \u{85}next\u{b}v\u{feff}bom the the fox";
+    ##prefix {VOCABULARY} x<eos>y \"quoted\\\" e\u{301}clair 龍 🙂\u{200d}🙂 \u{85}next\u{b}v\u{feff}bom the the fox";
 
 const TEXTS: [&str; 12] = [
     TRAINING_TEXT,
