@@ -1,1 +1,39 @@
-//! Placeholder.
+//! Recurrent language models on the CPU: pure computation with one promise, that equal inputs give equal bits.
+//!
+//! What is here: the shapes of a model, its parameters, forward and backward over one window, the loss, the optimizers, and the
+//! kernels under them. What is not: files, sockets, clocks that decide anything, async, tokenizers, or any other crate of the workspace.
+//!
+//! Laws that hold for every public function:
+//!
+//! - The result is a function of the arguments alone. Thread count, instruction set, the grouping of streams into calls and of lanes
+//!   into partials change no bit of it.
+//! - All work runs on the current rayon pool.
+//! - What a caller can get wrong is a [`ModelError`], never a panic.
+
+mod cells;
+mod config;
+mod dropout;
+mod embedding;
+mod error;
+mod finite;
+mod head;
+mod kernels;
+mod language_model;
+mod layer;
+mod layout;
+mod optimizer;
+mod parameters;
+mod philox;
+mod tree;
+mod window;
+
+pub use config::{Cell, ModelConfig};
+pub use error::ModelError;
+pub use finite::{first_non_finite, first_non_finite_parameter};
+pub use kernels::{Isa, approximations};
+pub use language_model::LanguageModel;
+pub use layout::{CarryTensor, GradientLayout, ParameterLayout, TensorSpec};
+pub use optimizer::{GradientView, Optimizer, OptimizerConfig, Update};
+pub use parameters::Parameters;
+pub use philox::philox4x32;
+pub use window::{Gradients, IGNORED_TARGET, LaneLoss, LaneStreams, Partial, Window};

@@ -1,0 +1,51 @@
+//! Long short-term memory with coupled input and forget gate: what is written is what is forgotten, f = 1 - i.
+//!
+//! Greff, Srivastava, Koutník, Steunebrink, Schmidhuber, "LSTM: a search space odyssey", IEEE TNNLS 28(10), 2017, section III, variant
+//! CIFG, in the notation of [`super::lstm`] and without peepholes:
+//!
+//! ```text
+//! i = sigmoid(...)   g = tanh(...)   o = sigmoid(...)   c = (1 - i) c' + i g   h = o tanh(c)
+//! ```
+//!
+//! Parameters as the LSTM's, four blocks of rows i, f, g, o; the rows f are not used and their gradient is zero.
+
+use super::{
+    Cotangent, Equations, Moment, Wiring,
+    lstm::{one_minus_square, sigmoid_slope},
+};
+use crate::kernels::{
+    Vector,
+    math::{sigmoid, tanh},
+};
+
+pub(crate) struct LstmCoupled;
+
+const GATES: &[(usize, usize)] = &[(0, 0), (2, 1), (3, 2)];
+
+impl Equations for LstmCoupled {
+    const SLOTS: usize = 3;
+    const CELL_STATE: bool = true;
+    const WIRING: Wiring = Wiring { slots: 3, input: GATES, hidden: GATES };
+
+    #[inline(always)]
+    fn forward<V: Vector>(z: &mut [V; 4], _h: V, c: V, _: &[V; 3]) -> (V, V) {
+        let [i, g, o] = [sigmoid(z[0]), tanh(z[1]), sigmoid(z[2])];
+        *z = [i, g, o, V::zero()];
+        let c = V::splat(1.0).sub(i).fma(c, i.mul(g));
+        (o.mul(tanh(c)), c)
+    }
+
+    #[inline(always)]
+    fn backward<V: Vector>(z: &mut [V; 4], m: &Moment<V>, _: &[V; 3]) -> Cotangent<V> {
+        let [i, g, o, _] = *z;
+        let t = tanh(m.c);
+        let dc = m.dh.mul(o).fma(one_minus_square(t), m.dc);
+        *z = [
+            dc.mul(g.sub(m.c_before)).mul(sigmoid_slope(i)),
+            dc.mul(i).mul(one_minus_square(g)),
+            m.dh.mul(t).mul(sigmoid_slope(o)),
+            V::zero(),
+        ];
+        Cotangent { h: V::zero(), c: dc.mul(V::splat(1.0).sub(i)) }
+    }
+}

@@ -1,0 +1,81 @@
+//! What a caller of this crate can get wrong. One variant for each thing to be done differently; each carries its numbers.
+
+use thiserror::Error;
+
+/// Why a model, a window or an optimizer state was refused. Nothing was computed, no argument was changed.
+#[derive(Debug, Clone, PartialEq, Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// A size that must be at least one is zero.
+    #[error("model.{0} must be at least 1")]
+    ZeroSize(&'static str),
+    /// The product of sizes does not fit the machine's address space.
+    #[error("the model's sizes overflow: {0} has too many numbers")]
+    TooLarge(String),
+    /// Tied weights share one matrix, so both sides need one width.
+    #[error("model.tied needs model.embedding = model.hidden, found {embedding} and {hidden}")]
+    TiedWidths {
+        /// Width of the embedding.
+        embedding: usize,
+        /// Width of the last layer.
+        hidden: usize,
+    },
+    /// The probability of dropping a unit.
+    #[error("model.dropout must be at least 0 and below 1, found {0}")]
+    Dropout(f32),
+    /// The half width of the uniform initial distribution.
+    #[error("model.init must be finite and not negative, found {0}")]
+    Init(f32),
+    /// A name of a cell that does not exist.
+    #[error(
+        "unknown cell {0:?}: expected lstm, rnn_tanh, rnn_relu, gru, lstm_no_forget, lstm_peephole or lstm_coupled"
+    )]
+    UnknownCell(String),
+    /// A buffer has another length than the configuration and the window ask for.
+    #[error("{what}: expected {expected} numbers, found {found}")]
+    Length {
+        /// Which argument.
+        what: &'static str,
+        /// Its length by the configuration.
+        expected: usize,
+        /// Its length as handed in.
+        found: usize,
+    },
+    /// A token that is not of the vocabulary.
+    #[error("{what}[{index}] is token {token}, but the vocabulary has {vocabulary}")]
+    Token {
+        /// `inputs`, `targets` or `tokens`.
+        what: &'static str,
+        /// Where.
+        index: usize,
+        /// The token found.
+        token: u32,
+        /// Size of the vocabulary.
+        vocabulary: usize,
+    },
+    /// A window without steps, lanes or streams, or that counts no tokens.
+    #[error("the window has no {0}")]
+    EmptyWindow(&'static str),
+    /// A group is not a run of the window's lanes.
+    #[error("group {start}..{end} is not a run of the window's {lanes} lanes")]
+    Group {
+        /// First lane of the group, counted inside the window.
+        start: usize,
+        /// One past its last lane.
+        end: usize,
+        /// Lanes of the window.
+        lanes: usize,
+    },
+    /// The instruction set asked for by the environment cannot be used.
+    #[error("CAROUSEL_ISA={0:?}: expected avx512, avx2 or portable, as far as this processor has it")]
+    Isa(String),
+    /// The parameters belong to a model of other shapes.
+    #[error("the parameters do not belong to this model: {0}")]
+    ForeignParameters(String),
+    /// An optimizer state lacks a buffer, has one too many or one of another length.
+    #[error("optimizer state: {0}")]
+    OptimizerState(String),
+    /// An option of the optimizer that makes no sense.
+    #[error("optimizer: {0}")]
+    OptimizerOption(String),
+}

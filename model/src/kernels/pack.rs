@@ -1,0 +1,96 @@
+//! Weights packed for the products: blocks of 16 columns, two blocks side by side, one row of a block for each step of the chain.
+//!
+//! Block b of a packed matrix with K steps lies in pair b / 2, which begins at (b / 2) * 32 * K; within a pair step k is one run of
+//! 32 floats, in a last single block of 16.
+
+use super::{Buffer, vector::LANES};
+
+/// A packed right operand: K steps, `blocks` blocks of 16 columns.
+#[derive(Default)]
+pub(crate) struct Packed {
+    data: Buffer,
+    steps: usize,
+    blocks: usize,
+}
+
+impl Packed {
+    /// Makes room for this shape; contents must be packed anew.
+    pub(crate) fn shape(&mut self, steps: usize, blocks: usize) {
+        self.data.grow(steps * blocks * LANES);
+        (self.steps, self.blocks) = (steps, blocks);
+    }
+
+    pub(crate) fn pair_count(&self) -> usize {
+        self.blocks.div_ceil(2)
+    }
+
+    /// Blocks in this pair: 2, or 1 in a last single one.
+    pub(crate) fn width(&self, pair: usize) -> usize {
+        (self.blocks - 2 * pair).min(2)
+    }
+
+    /// One pair's floats.
+    pub(crate) fn pair(&self, pair: usize) -> &[f32] {
+        let start = pair * 2 * LANES * self.steps;
+        &self.data[start..start + self.width(pair) * LANES * self.steps]
+    }
+
+    /// Floats of a full pair: at least one, so that data can be cut by it.
+    pub(super) fn pair_len(&self) -> usize {
+        (2 * LANES * self.steps).max(1)
+    }
+
+    /// All pairs, to be packed by different threads.
+    pub(super) fn data_mut(&mut self) -> &mut [f32] {
+        let len = self.steps * self.blocks * LANES;
+        &mut self.data[..len]
+    }
+}
+
+/// A row-major matrix to pack from.
+#[derive(Clone, Copy)]
+pub(crate) struct Source<'a> {
+    pub(crate) values: &'a [f32],
+    /// Floats from one row to the next.
+    pub(crate) row: usize,
+}
+
+/// Packs block `place` of a pair `width` blocks wide with `count` rows of the source from `first` on as its columns: for y = x W^T.
+pub(crate) fn pack_rows_as_columns(
+    pair: &mut [f32],
+    (place, width): (usize, usize),
+    source: Source<'_>,
+    (first, count): (usize, usize),
+) {
+    let step = width * LANES;
+    let part = &source.values[first * source.row..(first + count) * source.row];
+    for (k4, quad) in pair.chunks_mut(4 * step).enumerate() {
+        let steps = quad.len() / step;
+        for (column, row) in part.chunks_exact(source.row).enumerate() {
+            let from = &row[4 * k4..4 * k4 + steps];
+            for (k, &w) in from.iter().enumerate() {
+                quad[k * step + place * LANES + column] = w;
+            }
+        }
+        for k in 0..steps {
+            quad[k * step + place * LANES + count..k * step + (place + 1) * LANES].fill(0.0);
+        }
+    }
+}
+
+/// Packs block `place` of a part of a pair with columns `first..first + count` of the source's rows from `row` on, one a step: for
+/// y = x W.
+pub(crate) fn pack_columns(
+    part: &mut [f32],
+    (place, width): (usize, usize),
+    source: Source<'_>,
+    row: usize,
+    (first, count): (usize, usize),
+) {
+    let rows = source.values[row * source.row..].chunks(source.row);
+    for (step, from) in part.chunks_mut(width * LANES).zip(rows) {
+        let to = &mut step[place * LANES..(place + 1) * LANES];
+        to[..count].copy_from_slice(&from[first..first + count]);
+        to[count..].fill(0.0);
+    }
+}

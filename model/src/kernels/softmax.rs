@@ -1,0 +1,190 @@
+//! Softmax with cross-entropy over logits in panels: the loss of each row, and the gradient in place of the logits.
+//!
+//! Sums over the vocabulary run in 16 partial sums by column mod 16, which is what a panel's vector is, then through a fixed tree. The
+//! vocabulary's products backward take the logits in chunks, while the chunk's gradient is still in the cache.
+
+use super::{
+    Context, Decoder, Kernel, LANES, Panels, View,
+    math::exp,
+    sums::PanelSum,
+    team::Pieces,
+    vector::Vector,
+    weight_gradient::{Lanes, Outputs, gradient_task, gradient_tasks},
+};
+use crate::IGNORED_TARGET;
+
+/// Rows of one task of the loss: enough chains to hide exp's latency.
+const ROWS_AT_A_TIME: usize = 16;
+
+/// What the softmax of a row needs again, and its loss.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct RowLoss {
+    /// Largest logit.
+    max: f32,
+    /// Gradient scale over the sum of exp(logit - max); 0 for an ignored target.
+    factor: f32,
+    /// Cross-entropy in nats; 0 for an ignored target.
+    pub(crate) loss: f64,
+}
+
+/// Loss of every row of the logits. `scale` multiplies the gradient that follows.
+pub(crate) fn row_losses(
+    ctx: Context<'_>,
+    logits: View,
+    targets: &[u32],
+    scale: f64,
+    losses: &mut [RowLoss],
+) {
+    assert!(targets.len() == losses.len() && targets.len() == logits.row_count(), "one target a row");
+    let pieces = Pieces::new(losses, ROWS_AT_A_TIME);
+    ctx.team.run(pieces.count(), |_, piece| {
+        // SAFETY: every piece is taken once.
+        let losses = unsafe { pieces.take(piece) };
+        let row = piece * ROWS_AT_A_TIME;
+        let targets = &targets[row..row + losses.len()];
+        ctx.isa.dispatch(Losses { logits: logits.rows(row, losses.len()), targets, scale, losses });
+    });
+}
+
+struct Losses<'a> {
+    logits: View<'a>,
+    targets: &'a [u32],
+    scale: f64,
+    losses: &'a mut [RowLoss],
+}
+
+impl Kernel for Losses<'_> {
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let rows = self.losses.len();
+        let mut max = [V::splat(f32::NEG_INFINITY); ROWS_AT_A_TIME];
+        let mut sum = [V::zero(); ROWS_AT_A_TIME];
+        for panel in 0..self.logits.panel_count() {
+            for (row, max) in max.iter_mut().enumerate().take(rows) {
+                // SAFETY: the row exists; nobody writes logits during this phase.
+                *max = max.max(unsafe { V::load(self.logits.at(panel, row)) });
+            }
+        }
+        let max = max.map(|max| tree(max.to_array(), |a, b| if a > b { a } else { b }));
+        for panel in 0..self.logits.panel_count() {
+            for (row, sum) in sum.iter_mut().enumerate().take(rows) {
+                // SAFETY: as above.
+                let logit = unsafe { V::load(self.logits.at(panel, row)) };
+                *sum = sum.add(exp(logit.sub(V::splat(max[row]))));
+            }
+        }
+        for row in 0..rows {
+            let sum = tree(sum[row].to_array().map(f64::from), |a, b| a + b);
+            self.losses[row] = self.row(row, max[row], sum);
+        }
+    }
+}
+
+impl Losses<'_> {
+    #[inline(always)]
+    fn row(&self, row: usize, max: f32, sum: f64) -> RowLoss {
+        let target = self.targets[row];
+        if target == IGNORED_TARGET {
+            return RowLoss { max, factor: 0.0, loss: 0.0 };
+        }
+        let (panel, lane) = (target as usize / LANES, target as usize % LANES);
+        // SAFETY: targets were checked against the vocabulary.
+        let logit = unsafe { *self.logits.at(panel, row).add(lane) };
+        let loss = libm::log(sum) - (f64::from(logit) - f64::from(max));
+        RowLoss { max, factor: (self.scale / sum) as f32, loss }
+    }
+}
+
+/// The fixed tree over 16 partials: halves are folded onto each other.
+#[inline(always)]
+fn tree<T: Copy>(mut partials: [T; LANES], join: impl Fn(T, T) -> T) -> T {
+    for half in [8, 4, 2, 1] {
+        for i in 0..half {
+            partials[i] = join(partials[i], partials[i + half]);
+        }
+    }
+    partials[0]
+}
+
+/// What the decoder's backward pass reads and writes.
+pub(crate) struct SoftmaxGradient<'a, 'b> {
+    pub(crate) decoder: Decoder<'a>,
+    pub(crate) lanes: Lanes<'a>,
+    /// (T·B) targets and what `row_losses` left.
+    pub(crate) targets: &'a [u32],
+    pub(crate) losses: &'a [RowLoss],
+    pub(crate) scale: f32,
+    /// (T·B, H) the decoder's input.
+    pub(crate) hidden: View<'a>,
+    pub(crate) weight: Outputs<'b>,
+    pub(crate) bias: Outputs<'b>,
+}
+
+impl SoftmaxGradient<'_, '_> {
+    /// Turns logits into their gradients, fills the decoder's gradients and the gradient of its input (T·B, H).
+    pub(crate) fn run(&self, ctx: Context<'_>, logits: &mut Panels, hidden_gradient: &mut Panels) {
+        let (logits, gradient) = (logits.view_mut(), hidden_gradient.view_mut());
+        assert!(logits.row_count() == self.losses.len() && logits.row_count() == self.targets.len());
+        for first in (0..logits.columns()).step_by(Decoder::CHUNK) {
+            let count = Decoder::CHUNK.min(logits.columns() - first);
+            let panels = self.chunk(logits, first, count);
+            ctx.team.run(panels.len(), |_, index| {
+                let (view, column, count) = panels[index];
+                ctx.isa.dispatch(Gradient { of: self, view, column });
+                let sum =
+                    PanelSum { lanes: self.lanes, view, times: None, first: column, count, out: &self.bias };
+                ctx.isa.dispatch(sum);
+            });
+            let input_tasks = self.decoder.hidden_gradient_tasks(logits.row_count());
+            let tasks = input_tasks + gradient_tasks(panels.len(), self.hidden);
+            ctx.team.run(tasks, |member, task| {
+                // SAFETY: every task runs once, chunk after chunk; logits are only read; `gradient` and the outputs are borrowed
+                // mutably, and different tasks write different parts of them.
+                unsafe {
+                    if task < input_tasks {
+                        let range = (first, count);
+                        self.decoder.hidden_gradient_task(ctx, (member, task), logits, range, gradient);
+                    } else {
+                        let task = (member, task - input_tasks);
+                        gradient_task(ctx, task, self.lanes, (&panels, self.hidden), &self.weight);
+                    }
+                }
+            });
+        }
+    }
+
+    /// The chunk's panels with their first column and count of columns.
+    fn chunk<'v>(&self, logits: View<'v>, first: usize, count: usize) -> Vec<(View<'v>, usize, usize)> {
+        let starts = (first..first + count).step_by(LANES);
+        starts
+            .map(|column| {
+                (logits.panels(column / LANES, LANES), column, LANES.min(logits.columns() - column))
+            })
+            .collect()
+    }
+}
+
+/// One panel of logits becomes its gradient: exp(logit - max) * factor, minus the scale at the target.
+struct Gradient<'a, 'b, 'c> {
+    of: &'a SoftmaxGradient<'b, 'c>,
+    view: View<'a>,
+    column: usize,
+}
+
+impl Kernel for Gradient<'_, '_, '_> {
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        for (row, (loss, &target)) in self.of.losses.iter().zip(self.of.targets).enumerate() {
+            let at = self.view.at(0, row);
+            // SAFETY: this panel is this task's alone.
+            unsafe {
+                let p = exp(V::load(at).sub(V::splat(loss.max))).mul(V::splat(loss.factor));
+                p.store(at);
+                let lane = (target as usize).wrapping_sub(self.column);
+                if lane < LANES {
+                    *at.add(lane) -= self.of.scale;
+                }
+            }
+        }
+    }
+}

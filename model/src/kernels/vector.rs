@@ -1,0 +1,50 @@
+//! A vector of 16 floats, the unit in which every kernel is written once. Three implementations, equal bits.
+//!
+//! All operations are IEEE 754 single precision, rounded to nearest even, each lane on its own; `fma` rounds once.
+
+/// Lanes of a vector, and columns of a panel.
+pub(crate) const LANES: usize = 16;
+
+/// Sixteen floats. Implementations may need processor features: only [`super::Isa::dispatch`] instantiates kernels with them.
+pub(crate) trait Vector: Copy {
+    /// Rows of a product's register tile.
+    const TILE_ROWS: usize;
+    /// Vectors side by side in a product's register tile: 1 or 2.
+    const TILE_VECTORS: usize;
+    /// Vectors side by side in a weight gradient's register tile: 1 or 3.
+    const GRADIENT_VECTORS: usize;
+    /// Rows of a weight gradient's register tile.
+    const GRADIENT_ROWS: usize;
+
+    fn splat(x: f32) -> Self;
+    fn from_array(x: [f32; LANES]) -> Self;
+    fn to_array(self) -> [f32; LANES];
+    /// # Safety
+    /// 16 floats can be read at `at` (any alignment).
+    unsafe fn load(at: *const f32) -> Self;
+    /// # Safety
+    /// 16 floats can be written at `at` (any alignment).
+    unsafe fn store(self, at: *mut f32);
+    /// `self * b + c`, rounded once.
+    fn fma(self, b: Self, c: Self) -> Self;
+    fn add(self, b: Self) -> Self;
+    fn sub(self, b: Self) -> Self;
+    fn mul(self, b: Self) -> Self;
+    fn div(self, b: Self) -> Self;
+    fn sqrt(self) -> Self;
+    /// `if self > b { self } else { b }`: `b` when either is NaN.
+    fn max(self, b: Self) -> Self;
+    /// `if self < b { self } else { b }`: `b` when either is NaN.
+    fn min(self, b: Self) -> Self;
+    /// `if self > b { yes } else { no }`.
+    fn select_greater(self, b: Self, yes: Self, no: Self) -> Self;
+    fn bit_and(self, bits: u32) -> Self;
+    fn bit_or(self, b: Self) -> Self;
+    /// The bits as an integer, shifted left by 23: an integer in the low mantissa becomes an exponent.
+    fn to_exponent(self) -> Self;
+
+    #[inline(always)]
+    fn zero() -> Self {
+        Self::splat(0.0)
+    }
+}

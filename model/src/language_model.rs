@@ -1,0 +1,362 @@
+//! The language model as its callers see it: gradients of a window, its loss alone, the next token's logits.
+//!
+//! Reads like the model: embedding, layers, decoder, loss, and back. Arguments are checked here, before any work.
+
+use std::ops::Range;
+
+use crate::{
+    Gradients, LaneLoss, ModelConfig, ModelError, Parameters, Partial, Window,
+    dropout::Dropout,
+    embedding,
+    head::Head,
+    kernels::{Context, Isa, Lane, Lanes, Panels, Scratch, View, with_team},
+    layer::{Layer, LayerTape, PackedWeights},
+    layout::{GradientLayout, ParameterLayout},
+    window::{LaneStreams, check_length, check_tokens},
+};
+
+/// A model's shape with the memory its windows need, kept from call to call. Parameters and carries are the caller's.
+pub struct LanguageModel {
+    config: ModelConfig,
+    layout: ParameterLayout,
+    gradient_layout: GradientLayout,
+    isa: Isa,
+    scratch: Scratch,
+    tapes: Tapes,
+    spare: Vec<Partial>,
+}
+
+/// Everything a window leaves for its way back. T steps, B streams.
+#[derive(Default)]
+struct Tapes {
+    layers: Vec<LayerTape>,
+    /// (T·B, in) what each layer read, and last what the decoder read, where it is not simply the output below.
+    inputs: Vec<Panels>,
+    /// (T·B, E) gradient of the embedding's output.
+    input_gradient: Panels,
+    packed: PackedWeights,
+    head: Head,
+}
+
+impl LanguageModel {
+    /// A model of this shape, on the fastest instruction set or the one that `CAROUSEL_ISA` names.
+    ///
+    /// # Errors
+    /// An invalid configuration, or a `CAROUSEL_ISA` that cannot be used.
+    pub fn new(config: ModelConfig) -> Result<Self, ModelError> {
+        Self::with_isa(config, Isa::chosen()?)
+    }
+
+    /// A model of this shape on a given instruction set.
+    ///
+    /// # Errors
+    /// An invalid configuration.
+    pub fn with_isa(config: ModelConfig, isa: Isa) -> Result<Self, ModelError> {
+        config.validate()?;
+        let (layout, gradient_layout) = (config.parameter_layout(), config.gradient_layout());
+        let tapes = Tapes {
+            layers: (0..config.layers).map(|_| LayerTape::default()).collect(),
+            inputs: (0..=config.layers).map(|_| Panels::default()).collect(),
+            ..Tapes::default()
+        };
+        Ok(Self { config, layout, gradient_layout, isa, scratch: Scratch::new(), tapes, spare: Vec::new() })
+    }
+
+    /// The shape.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Forward and backward over one window.
+    ///
+    /// `carries` (B, [`ModelConfig::carry_len`]) has the state before the window and receives the state after it. `groups` are runs of
+    /// indices into `window.lanes`; each is folded by the lane tree to one partial.
+    ///
+    /// # Errors
+    /// Sizes, tokens, groups or parameters that do not fit; nothing is changed then.
+    pub fn gradients(
+        &mut self,
+        parameters: &Parameters,
+        window: &Window<'_>,
+        carries: &mut [f32],
+        groups: &[Range<usize>],
+    ) -> Result<Gradients, ModelError> {
+        self.check(parameters, window, carries)?;
+        window.check_groups(groups)?;
+        let streams = stream_indices(window.lanes);
+        let lanes = columns(window.lanes);
+        let lanes = Lanes { steps: window.steps, streams: streams.len(), lanes: &lanes, groups };
+        let dropout = Dropout::new(self.config.dropout, window.seed, window.step, &streams);
+        let mut partials: Vec<Partial> = groups.iter().map(|_| self.take_spare()).collect();
+        let mut pass = Pass {
+            config: &self.config,
+            offset: self.gradient_layout.dense_offset,
+            parameters,
+            window,
+            dropout,
+            tapes: &mut self.tapes,
+        };
+        let mut dense: Vec<&mut [f32]> = partials.iter_mut().map(|p| p.dense.as_mut_slice()).collect();
+        let (isa, scratch) = (self.isa, &self.scratch);
+        with_team(|team| {
+            let ctx = Context { team, isa, scratch };
+            pass.forward(ctx, carries);
+            pass.losses(ctx);
+            pass.backward(ctx, lanes, &mut dense);
+        });
+        let gradient = &self.tapes.input_gradient;
+        for (partial, group) in partials.iter_mut().zip(groups) {
+            let (width, inputs) = (self.config.embedding, window.inputs);
+            (partial.rows, partial.row_values) =
+                embedding::row_gradients(gradient, width, inputs, window.lanes, group.clone());
+        }
+        Ok(Gradients { losses: self.tapes.head.lane_losses(window), partials })
+    }
+
+    /// Forward alone, without dropout: each lane's loss, and `carries` moved on as by [`Self::gradients`].
+    ///
+    /// # Errors
+    /// Sizes, tokens or parameters that do not fit; nothing is changed then.
+    pub fn evaluate(
+        &mut self,
+        parameters: &Parameters,
+        window: &Window<'_>,
+        carries: &mut [f32],
+    ) -> Result<Vec<LaneLoss>, ModelError> {
+        self.check(parameters, window, carries)?;
+        self.forward(parameters, window, carries);
+        Ok(self.tapes.head.lane_losses(window))
+    }
+
+    /// One step of B streams: `logits` (B, V) of the token after `tokens` (B), and `carries` moved on.
+    ///
+    /// # Errors
+    /// Sizes, tokens or parameters that do not fit; nothing is changed then.
+    pub fn next_logits(
+        &mut self,
+        parameters: &Parameters,
+        tokens: &[u32],
+        carries: &mut [f32],
+        logits: &mut [f32],
+    ) -> Result<(), ModelError> {
+        check_length("logits", tokens.len().saturating_mul(self.config.vocabulary), logits.len())?;
+        check_tokens("tokens", tokens, self.config.vocabulary, false)?;
+        let lanes = [LaneStreams { lane: 0, first_stream: 0, streams: tokens.len() }];
+        let targets = vec![crate::IGNORED_TARGET; tokens.len()];
+        let window = Window {
+            seed: 0,
+            step: 0,
+            steps: 1,
+            lanes: &lanes,
+            inputs: tokens,
+            targets: &targets,
+            step_tokens: 0,
+        };
+        self.check(parameters, &window, carries)?;
+        self.forward(parameters, &window, carries);
+        for (row, logits) in logits.chunks_exact_mut(self.config.vocabulary).enumerate() {
+            self.tapes.head.logits().get_row(row, logits);
+        }
+        Ok(())
+    }
+
+    /// Gives the buffers of gradients that are done with back, so that the next call need not ask the system for memory.
+    pub fn recycle(&mut self, gradients: Gradients) {
+        self.spare.extend(gradients.partials);
+    }
+
+    /// Forward without dropout, with the rows' losses.
+    fn forward(&mut self, parameters: &Parameters, window: &Window<'_>, carries: &mut [f32]) {
+        let offset = self.gradient_layout.dense_offset;
+        let (config, tapes) = (&self.config, &mut self.tapes);
+        let mut pass = Pass { config, offset, parameters, window, dropout: None, tapes };
+        let (isa, scratch) = (self.isa, &self.scratch);
+        with_team(|team| {
+            let ctx = Context { team, isa, scratch };
+            pass.forward(ctx, carries);
+            pass.losses(ctx);
+        });
+    }
+
+    fn check(&self, parameters: &Parameters, window: &Window<'_>, carries: &[f32]) -> Result<(), ModelError> {
+        if *parameters.layout() != self.layout {
+            let differs = parameters.layout().tensors.iter().find(|t| self.layout.get(&t.name) != Some(t));
+            let text = differs.map_or("tensors are missing".into(), |t| format!("{} {:?}", t.name, t.shape));
+            return Err(ModelError::ForeignParameters(text));
+        }
+        window.check(&self.config, carries.len())
+    }
+
+    /// A partial whose dense part has the right length; every element will be written.
+    fn take_spare(&mut self) -> Partial {
+        let len = self.gradient_layout.dense_len;
+        match self.spare.pop() {
+            Some(partial) if partial.dense.len() == len => partial,
+            _ => Partial { dense: crate::kernels::large_vec(len), ..Partial::default() },
+        }
+    }
+}
+
+fn stream_indices(lanes: &[LaneStreams]) -> Vec<u32> {
+    let streams = |lane: &LaneStreams| {
+        let first = lane.first_stream;
+        (0..lane.streams).map(move |stream| (first + stream) as u32)
+    };
+    lanes.iter().flat_map(streams).collect()
+}
+
+/// Where each lane's columns begin.
+fn columns(lanes: &[LaneStreams]) -> Vec<Lane> {
+    let mut first = 0;
+    let column = |lane: &LaneStreams| {
+        let column = Lane { first, streams: lane.streams };
+        first += lane.streams;
+        column
+    };
+    lanes.iter().map(column).collect()
+}
+
+/// One window on its way through the model.
+struct Pass<'a> {
+    config: &'a ModelConfig,
+    /// Where dense gradients begin among the parameters.
+    offset: usize,
+    parameters: &'a Parameters,
+    window: &'a Window<'a>,
+    dropout: Option<Dropout<'a>>,
+    tapes: &'a mut Tapes,
+}
+
+impl Pass<'_> {
+    fn size(&self) -> (usize, usize) {
+        (self.window.steps, self.window.streams())
+    }
+
+    fn forward(&mut self, ctx: Context<'_>, carries: &mut [f32]) {
+        let (steps, streams) = self.size();
+        let rows = steps * streams;
+        let encoder = self.parameters.tensor("encoder.weight").expect("checked against the model");
+        let x = &mut self.tapes.inputs[0];
+        x.shape(rows, self.config.embedding);
+        embedding::look_up(ctx.team, encoder, self.config.embedding, self.window.inputs, x);
+        if let Some(dropout) = &self.dropout {
+            dropout.mask(ctx.team, x, 0);
+        }
+        for index in 0..self.config.layers {
+            let layer = Layer::new(self.config, self.parameters, index, (steps, streams));
+            let Tapes { layers, inputs, packed, .. } = &mut *self.tapes;
+            let (below, tape) = layers.split_at_mut(index);
+            layer.shape(&mut tape[0]);
+            Carry { config: self.config, index, streams }.load(carries, &mut tape[0]);
+            let x = input_view(inputs, below, index, self.dropout.is_some(), rows);
+            layer.forward(ctx, x, &mut tape[0], packed);
+            Carry { config: self.config, index, streams }.save(&tape[0], rows, carries);
+            if let Some(dropout) = &self.dropout {
+                inputs[index + 1].shape(rows, self.config.hidden);
+                dropout.mask_into(ctx.team, &tape[0].h, streams, &mut inputs[index + 1], index as u32 + 1);
+            }
+        }
+        let Tapes { layers, inputs, head, .. } = &mut *self.tapes;
+        let hidden = input_view(inputs, layers, self.config.layers, self.dropout.is_some(), rows);
+        head.forward(ctx, self.config, self.parameters, hidden);
+    }
+
+    fn losses(&mut self, ctx: Context<'_>) {
+        self.tapes.head.losses(ctx, self.window);
+    }
+
+    fn backward(&mut self, ctx: Context<'_>, lanes: Lanes<'_>, dense: &mut [&mut [f32]]) {
+        let rows = lanes.steps * lanes.streams;
+        let masked = self.dropout.is_some();
+        let top = self.config.layers - 1;
+        let mut gradient = std::mem::take(&mut self.tapes.layers[top].dh);
+        gradient.shape(rows, self.config.hidden);
+        let Tapes { layers, inputs, head, .. } = &mut *self.tapes;
+        let hidden = input_view(inputs, layers, self.config.layers, masked, rows);
+        let model = (self.config, self.parameters);
+        head.backward(ctx, model, (self.window, lanes), (hidden, &mut gradient), (dense, self.offset));
+        for index in (0..self.config.layers).rev() {
+            if let Some(dropout) = &self.dropout {
+                dropout.mask(ctx.team, &mut gradient, index as u32 + 1);
+            }
+            self.tapes.layers[index].dh = gradient;
+            gradient = self.layer_backward(ctx, index, lanes, dense);
+        }
+        if let Some(dropout) = &self.dropout {
+            dropout.mask(ctx.team, &mut gradient, 0);
+        }
+        self.tapes.input_gradient = gradient;
+    }
+
+    /// Backward through one layer; returns the gradient of its input.
+    fn layer_backward(
+        &mut self,
+        ctx: Context<'_>,
+        index: usize,
+        lanes: Lanes<'_>,
+        dense: &mut [&mut [f32]],
+    ) -> Panels {
+        let rows = lanes.steps * lanes.streams;
+        let mut out = match index {
+            0 => std::mem::take(&mut self.tapes.input_gradient),
+            _ => std::mem::take(&mut self.tapes.layers[index - 1].dh),
+        };
+        let layer = Layer::new(self.config, self.parameters, index, (lanes.steps, lanes.streams));
+        let Tapes { layers, inputs, packed, .. } = &mut *self.tapes;
+        layer.backward(ctx, &mut layers[index], packed);
+        let (below, tape) = layers.split_at(index);
+        let x = input_view(inputs, below, index, self.dropout.is_some(), rows);
+        layer.weight_gradients(ctx, (x, &tape[0]), lanes, (dense, self.offset));
+        layer.input_gradient(ctx, &tape[0], packed, &mut out);
+        out
+    }
+}
+
+/// What layer `index` reads (the decoder: index L): the embedding, or the output below, masked or as it is.
+fn input_view<'a>(
+    inputs: &'a [Panels],
+    below: &'a [LayerTape],
+    index: usize,
+    masked: bool,
+    rows: usize,
+) -> View<'a> {
+    match below.last() {
+        Some(tape) if !masked => tape.h.view().rows(tape.h.row_count() - rows, rows),
+        _ => inputs[index].view(),
+    }
+}
+
+/// One layer's part of the streams' carries.
+struct Carry<'a> {
+    config: &'a ModelConfig,
+    index: usize,
+    streams: usize,
+}
+
+impl Carry<'_> {
+    /// Where `h` (0) or `c` (1) of this layer lies in a stream's carry.
+    fn range(&self, state: usize) -> Range<usize> {
+        let start = (state * self.config.layers + self.index) * self.config.hidden;
+        start..start + self.config.hidden
+    }
+
+    fn load(&self, carries: &[f32], tape: &mut LayerTape) {
+        let len = self.config.carry_len();
+        for (stream, carry) in carries.chunks_exact(len).enumerate().take(self.streams) {
+            tape.h.set_row(stream, &carry[self.range(0)]);
+            if self.config.cell.has_cell_state() {
+                tape.c.set_row(stream, &carry[self.range(1)]);
+            }
+        }
+    }
+
+    fn save(&self, tape: &LayerTape, rows: usize, carries: &mut [f32]) {
+        let len = self.config.carry_len();
+        for (stream, carry) in carries.chunks_exact_mut(len).enumerate().take(self.streams) {
+            tape.h.get_row(rows + stream, &mut carry[self.range(0)]);
+            if self.config.cell.has_cell_state() {
+                tape.c.get_row(rows + stream, &mut carry[self.range(1)]);
+            }
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! The crate from outside: reference vectors, equal bits, derivatives, refusals.
+#![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
+#![allow(clippy::single_range_in_vec_init, reason = "groups are runs of lanes, often one")]
+
+mod equal_bits;
+mod golden;
+mod support;
