@@ -1,1 +1,61 @@
-fn main() {}
+//! `carousel`: trains recurrent language models on many CPU machines at once. This file is the command line; each
+//! subcommand has a file of its own.
+
+mod checkpoint_model;
+mod config;
+mod coordinator;
+mod digest;
+mod evaluate;
+mod failure;
+mod generate;
+mod launch;
+mod progress;
+mod resume;
+mod sampler;
+mod train;
+mod worker;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+/// Trains recurrent language models on many CPU machines at once: the trained weights are a pure function of
+/// configuration, data and seed, whatever the number of workers and threads.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Train(train::Arguments),
+    Coordinator(coordinator::Arguments),
+    Worker(worker::Arguments),
+    Evaluate(evaluate::Arguments),
+    Generate(generate::Arguments),
+    Digest(digest::Arguments),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let filter = EnvFilter::try_from_env("CAROUSEL_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    let result = match arguments.command {
+        Command::Train(arguments) => train::run(&arguments),
+        Command::Coordinator(arguments) => coordinator::run(&arguments),
+        Command::Worker(arguments) => worker::run(&arguments),
+        Command::Evaluate(arguments) => evaluate::run(&arguments),
+        Command::Generate(arguments) => generate::run(&arguments),
+        Command::Digest(arguments) => digest::run(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}

@@ -69,14 +69,14 @@ pub enum JournalError {
 
 /// An open journal, positioned at its end.
 #[derive(Debug)]
-pub struct Journal {
+pub(crate) struct Journal {
     path: PathBuf,
     file: File,
 }
 
 /// What a journal held when it was opened.
 #[derive(Debug, Default)]
-pub struct Contents {
+pub(crate) struct Contents {
     /// The whole records, in order.
     pub records: Vec<Record>,
     /// Bytes of a torn or damaged tail that were passed over.
@@ -88,7 +88,7 @@ impl Journal {
     ///
     /// # Errors
     /// When the file exists or cannot be written.
-    pub fn create(path: &Path) -> Result<Self, JournalError> {
+    pub(crate) fn create(path: &Path) -> Result<Self, JournalError> {
         let io = |source| JournalError::Io { path: path.into(), source };
         let mut file = OpenOptions::new().write(true).create_new(true).open(path).map_err(io)?;
         file.write_all(MAGIC).map_err(io)?;
@@ -101,7 +101,7 @@ impl Journal {
     ///
     /// # Errors
     /// When the file cannot be read or written or is no journal.
-    pub fn reopen(path: &Path, last_step: u64) -> Result<(Self, Contents), JournalError> {
+    pub(crate) fn reopen(path: &Path, last_step: u64) -> Result<(Self, Contents), JournalError> {
         let io = |source| JournalError::Io { path: path.into(), source };
         let mut file = OpenOptions::new().read(true).write(true).open(path).map_err(io)?;
         let mut bytes = Vec::new();
@@ -122,7 +122,7 @@ impl Journal {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn append(&mut self, record: &Record) -> Result<(), JournalError> {
+    pub(crate) fn append(&mut self, record: &Record) -> Result<(), JournalError> {
         let payload = bincode::serde::encode_to_vec(record, bincode::config::standard())
             .expect("a record of numbers can be encoded");
         let mut framed = Vec::with_capacity(payload.len() + 12);
@@ -136,7 +136,7 @@ impl Journal {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn sync(&mut self) -> Result<(), JournalError> {
+    pub(crate) fn sync(&mut self) -> Result<(), JournalError> {
         self.file.sync_data().map_err(|source| JournalError::Io { path: self.path.clone(), source })
     }
 }
@@ -171,7 +171,15 @@ mod tests {
     use super::*;
 
     fn record(step: u64) -> Record {
-        Record { term: 1, step, tokens: 10, loss_sum: 3.5, grad_norm: 0.25, clip_scale: 1.0, learning_rate: 0.1 }
+        Record {
+            term: 1,
+            step,
+            tokens: 10,
+            loss_sum: 3.5,
+            grad_norm: 0.25,
+            clip_scale: 1.0,
+            learning_rate: 0.1,
+        }
     }
 
     fn written(steps: u64) -> (tempfile::TempDir, PathBuf) {
@@ -214,8 +222,13 @@ mod tests {
     fn another_file_is_no_journal() {
         let (_folder, path) = written(1);
         std::fs::write(&path, b"{}").unwrap();
-        assert!(matches!(Journal::reopen(&path, 9), Err(JournalError::NotAJournal { found, .. }) if found == b"{}"));
-        assert!(matches!(Journal::create(&path), Err(JournalError::Io { .. })), "a run's journal is never overwritten");
+        assert!(
+            matches!(Journal::reopen(&path, 9), Err(JournalError::NotAJournal { found, .. }) if found == b"{}")
+        );
+        assert!(
+            matches!(Journal::create(&path), Err(JournalError::Io { .. })),
+            "a run's journal is never overwritten"
+        );
     }
 
     #[test]

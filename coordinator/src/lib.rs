@@ -1,11 +1,30 @@
-//! temp
-#![allow(missing_docs, dead_code)]
+//! The coordinator: owns a run. Membership, lane assignment, the commit protocol, the central clip, journal, checkpoints
+//! and metrics. It computes no model: weights and optimizer states are bytes to it, held by the workers.
+
 pub mod checkpoint;
-pub mod journal;
-pub mod metrics;
-pub mod plan;
-pub mod protocol;
-pub mod reduce;
-pub mod replica;
-pub mod schedule;
+mod driver;
+mod intake;
+mod journal;
+mod metrics;
+mod observer;
+mod options;
+mod plan;
+mod protocol;
+mod reduce;
+mod replica;
+mod run;
+mod schedule;
+mod server;
 mod tensorboard;
+mod tokens;
+
+pub use journal::{JournalError, Record};
+pub use metrics::{StepMetrics, TestMetrics, ValidMetrics};
+pub use observer::{Observer, Report};
+pub use options::{Run, Start, Training};
+pub use plan::Length;
+pub use protocol::Ending;
+pub use replica::{ReplicaLayout, Sections, TensorShape};
+pub use run::{Control, Coordinator, Evaluated, RunError, Summary};
+pub use schedule::{Schedule, ScheduleState};
+pub use tokens::{Cut, CutError, SplitTokens, Splits, TokenSource, WindowError};

@@ -71,7 +71,7 @@ pub struct TestMetrics {
 
 /// The open metric files of a run.
 #[derive(Debug)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     lines: BufWriter<File>,
     events: EventFile,
 }
@@ -81,7 +81,7 @@ impl Metrics {
     ///
     /// # Errors
     /// When a file cannot be read or written.
-    pub fn open(folder: &Path, step: u64) -> io::Result<Self> {
+    pub(crate) fn open(folder: &Path, step: u64) -> io::Result<Self> {
         let path = folder.join("metrics.jsonl");
         if path.exists() {
             drop_lines_after(&path, step)?;
@@ -95,7 +95,7 @@ impl Metrics {
     ///
     /// # Errors
     /// When a file cannot be written.
-    pub fn step(&mut self, m: &StepMetrics) -> io::Result<()> {
+    pub(crate) fn step(&mut self, m: &StepMetrics) -> io::Result<()> {
         self.line(m)?;
         let scalars = [
             ("train/loss", m.loss),
@@ -110,9 +110,13 @@ impl Metrics {
     ///
     /// # Errors
     /// When a file cannot be written.
-    pub fn valid(&mut self, m: &ValidMetrics) -> io::Result<()> {
+    pub(crate) fn valid(&mut self, m: &ValidMetrics) -> io::Result<()> {
         self.line(m)?;
-        self.events.scalars(now(), m.step, &[("valid/loss", m.valid_loss), ("valid/perplexity", m.valid_perplexity)])?;
+        self.events.scalars(
+            now(),
+            m.step,
+            &[("valid/loss", m.valid_loss), ("valid/perplexity", m.valid_perplexity)],
+        )?;
         self.flush()
     }
 
@@ -120,9 +124,13 @@ impl Metrics {
     ///
     /// # Errors
     /// When a file cannot be written.
-    pub fn test(&mut self, m: &TestMetrics) -> io::Result<()> {
+    pub(crate) fn test(&mut self, m: &TestMetrics) -> io::Result<()> {
         self.line(m)?;
-        self.events.scalars(now(), m.step, &[("test/loss", m.test_loss), ("test/perplexity", m.test_perplexity)])?;
+        self.events.scalars(
+            now(),
+            m.step,
+            &[("test/loss", m.test_loss), ("test/perplexity", m.test_perplexity)],
+        )?;
         self.flush()
     }
 
@@ -130,7 +138,7 @@ impl Metrics {
     ///
     /// # Errors
     /// When a file cannot be written.
-    pub fn flush(&mut self) -> io::Result<()> {
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
         self.lines.flush()?;
         self.events.flush()
     }

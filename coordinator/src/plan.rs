@@ -56,7 +56,9 @@ impl RunPlan {
     /// Whether the schedule of the run asks for a validation after `step` commits.
     #[must_use]
     pub fn validation_due(&self, step: u64) -> bool {
-        self.has_valid && step > 0 && step.is_multiple_of(self.evaluate_every.unwrap_or(self.windows_per_epoch))
+        self.has_valid
+            && step > 0
+            && step.is_multiple_of(self.evaluate_every.unwrap_or(self.windows_per_epoch))
     }
 
     /// Whether a checkpoint is due after `step` commits.
@@ -69,7 +71,7 @@ impl RunPlan {
 /// Consecutive runs of lanes, as even as possible, for workers in order; some are empty when there are more workers
 /// than lanes.
 #[must_use]
-pub fn cut_lanes(lanes: u32, workers: usize) -> Vec<Range<u32>> {
+pub(crate) fn cut_lanes(lanes: u32, workers: usize) -> Vec<Range<u32>> {
     let bound = |i: usize| (i as u64 * u64::from(lanes) / workers as u64) as u32;
     (0..workers).map(|i| bound(i)..bound(i + 1)).collect()
 }

@@ -13,7 +13,7 @@ const BLOCK: usize = 4096;
 
 /// A gradient summed over some lanes.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Gradient {
+pub(crate) struct Gradient {
     /// The embedding rows it touches, ascending.
     pub rows: Vec<u32>,
     /// The dense part, then the touched rows: (dense + rows x width).
@@ -26,7 +26,11 @@ pub struct Gradient {
 /// # Panics
 /// When the partials leave a lane uncovered, or were not checked against `layout`.
 #[must_use]
-pub fn reduce(tree: LaneTree, mut partials: BTreeMap<Node, Gradient>, layout: &ReplicaLayout) -> Gradient {
+pub(crate) fn reduce(
+    tree: LaneTree,
+    mut partials: BTreeMap<Node, Gradient>,
+    layout: &ReplicaLayout,
+) -> Gradient {
     let sum = tree.sum(&mut |node| partials.remove(&node), &mut |left, right| add(left, &right, layout));
     match layout.rows_fold_into {
         Some(offset) => fold_rows(sum, offset, layout),
@@ -37,7 +41,8 @@ pub fn reduce(tree: LaneTree, mut partials: BTreeMap<Node, Gradient>, layout: &R
 fn add(mut left: Gradient, right: &Gradient, layout: &ReplicaLayout) -> Gradient {
     let (dense, width) = (layout.dense_floats, layout.row_floats);
     add_floats(&mut left.floats[..dense], &right.floats[..dense]);
-    let (rows, values) = merge_rows((&left.rows, &left.floats[dense..]), (&right.rows, &right.floats[dense..]), width);
+    let (rows, values) =
+        merge_rows((&left.rows, &left.floats[dense..]), (&right.rows, &right.floats[dense..]), width);
     left.floats.truncate(dense);
     left.floats.extend(values);
     left.rows = rows;
@@ -94,7 +99,7 @@ fn fold_rows(mut sum: Gradient, offset: usize, layout: &ReplicaLayout) -> Gradie
 /// The global L2 norm of a reduced gradient: f64 sums of squares of fixed blocks (4096 floats of the dense part, or one
 /// touched row), added in order.
 #[must_use]
-pub fn norm(gradient: &Gradient, layout: &ReplicaLayout) -> f64 {
+pub(crate) fn norm(gradient: &Gradient, layout: &ReplicaLayout) -> f64 {
     let (dense, rows) = gradient.floats.split_at(layout.dense_floats);
     let mut sums: Vec<f64> = dense.par_chunks(BLOCK).map(sum_of_squares).collect();
     sums.par_extend(rows.par_chunks(layout.row_floats).map(sum_of_squares));
@@ -120,8 +125,17 @@ fn sum_of_squares(block: &[f32]) -> f64 {
 /// The factor that brings a gradient of norm `norm` down to `max_norm`, 1 where it is not above (as PyTorch's
 /// `clip_grad_norm_`); no limit: 1.
 #[must_use]
-pub fn clip_scale(norm: f64, max_norm: Option<f64>) -> f32 {
+pub(crate) fn clip_scale(norm: f64, max_norm: Option<f64>) -> f32 {
     max_norm.map_or(1.0, |max_norm| (max_norm / (norm + 1e-6)).min(1.0)) as f32
+}
+
+/// The name of the first parameter in whose gradient something is NaN or infinite.
+#[must_use]
+pub(crate) fn first_non_finite<'a>(gradient: &Gradient, layout: &'a ReplicaLayout) -> Option<&'a str> {
+    let (dense, rows) = gradient.floats.split_at(layout.dense_floats);
+    let bad = |floats: &[f32]| floats.iter().position(|x| !x.is_finite());
+    let offset = if bad(rows).is_some() { Some(0) } else { bad(dense).map(|at| at + layout.dense_offset) };
+    layout.parameter_at(offset?)
 }
 
 #[cfg(test)]
@@ -135,7 +149,7 @@ mod tests {
 
     fn lane(index: u32) -> Gradient {
         let value = |i: u32| ((index * 31 + i * 17) % 23) as f32 * 0.37 - 3.1;
-        let rows: Vec<u32> = (0..3).filter(|r| (index + r) % 2 == 0).collect();
+        let rows: Vec<u32> = (0..3).filter(|r| (index + r).is_multiple_of(2)).collect();
         let floats = (0..6 + 2 * rows.len() as u32).map(value).collect();
         Gradient { rows, floats }
     }
@@ -143,14 +157,17 @@ mod tests {
     /// What the holder of a node sends: the tree under it, summed by the same rule.
     fn partial(lanes: std::ops::Range<u32>) -> Gradient {
         let tree = LaneTree::new(lanes.len() as u32);
-        let singles = (0..tree.lanes()).map(|index| (Node { level: 0, index }, lane(lanes.start + index))).collect();
+        let singles =
+            (0..tree.lanes()).map(|index| (Node { level: 0, index }, lane(lanes.start + index))).collect();
         reduce(tree, singles, &layout(None))
     }
 
     #[test]
     fn rows_are_merged_and_untouched_ones_left_alone() {
-        let left = Gradient { rows: vec![1, 4], floats: vec![0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 2.0, -0.0, 4.0] };
-        let right = Gradient { rows: vec![1, 2], floats: vec![0.5, 0.0, 0.0, 0.0, 0.0, 1.0, 10.0, 20.0, 5.0, 6.0] };
+        let left =
+            Gradient { rows: vec![1, 4], floats: vec![0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 2.0, -0.0, 4.0] };
+        let right =
+            Gradient { rows: vec![1, 2], floats: vec![0.5, 0.0, 0.0, 0.0, 0.0, 1.0, 10.0, 20.0, 5.0, 6.0] };
         let sum = add(left, &right, &layout(None));
         assert_eq!(sum.rows, [1, 2, 4]);
         assert_eq!(sum.floats, [0.5, 0.0, 0.0, 0.0, 0.0, 1.0, 11.0, 22.0, 5.0, 6.0, -0.0, 4.0]);
@@ -159,7 +176,8 @@ mod tests {
 
     #[test]
     fn tied_rows_are_folded_into_the_dense_part() {
-        let gradient = Gradient { rows: vec![0, 2], floats: vec![1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 10.0, 20.0, 30.0, 40.0] };
+        let gradient =
+            Gradient { rows: vec![0, 2], floats: vec![1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 10.0, 20.0, 30.0, 40.0] };
         let partials = BTreeMap::from([(Node { level: 0, index: 0 }, gradient)]);
         let sum = reduce(LaneTree::new(1), partials, &layout(Some(0)));
         assert_eq!(sum, Gradient { rows: vec![], floats: vec![11.0, 21.0, 1.0, 1.0, 31.0, 41.0] });
@@ -171,7 +189,28 @@ mod tests {
         assert_eq!(norm(&gradient, &layout(None)), 5.0);
         assert_eq!(clip_scale(5.0, Some(1.0)), (1.0 / (5.0 + 1e-6)) as f32);
         assert_eq!((clip_scale(5.0, Some(6.0)), clip_scale(5.0, None)), (1.0, 1.0));
-        assert!(clip_scale(f64::NAN, None) == 1.0 && !norm(&Gradient { rows: vec![], floats: vec![f32::NAN; 6] }, &layout(None)).is_finite());
+        assert!(
+            clip_scale(f64::NAN, None) == 1.0
+                && !norm(&Gradient { rows: vec![], floats: vec![f32::NAN; 6] }, &layout(None)).is_finite()
+        );
+    }
+
+    #[test]
+    fn the_parameter_of_a_non_finite_gradient_is_named() {
+        let shape =
+            |name: &str, floats| crate::replica::TensorShape { name: name.into(), shape: vec![floats] };
+        let parameters =
+            vec![shape("encoder.weight", 8), shape("rnn.weight_hh_l0", 4), shape("decoder.bias", 2)];
+        let layout = ReplicaLayout { parameters, dense_offset: 8, ..layout(None) };
+        let with = |at: usize, value: f32| {
+            let mut floats = vec![1.0; 8];
+            floats[at] = value;
+            first_non_finite(&Gradient { rows: vec![3], floats }, &layout)
+        };
+        assert_eq!(with(0, 1.0), None);
+        assert_eq!(with(3, f32::NAN), Some("rnn.weight_hh_l0"));
+        assert_eq!(with(4, f32::INFINITY), Some("decoder.bias"));
+        assert_eq!(with(7, f32::NEG_INFINITY), Some("encoder.weight"));
     }
 
     proptest! {

@@ -31,6 +31,8 @@ pub struct ReplicaLayout {
     pub carry: Vec<TensorShape>,
     /// Floats of a gradient's dense part.
     pub dense_floats: usize,
+    /// The parameter offset at which the dense part begins.
+    pub dense_offset: usize,
     /// Floats of one touched embedding row.
     pub row_floats: usize,
     /// Number of embedding rows.
@@ -52,6 +54,17 @@ impl ReplicaLayout {
         self.carry.iter().map(TensorShape::floats).sum()
     }
 
+    /// The name of the parameter that holds float `offset` of the flat parameters.
+    #[must_use]
+    pub fn parameter_at(&self, offset: usize) -> Option<&str> {
+        let mut end = 0;
+        let holds = |tensor: &&TensorShape| {
+            end += tensor.floats();
+            offset < end
+        };
+        self.parameters.iter().find(holds).map(|tensor| tensor.name.as_str())
+    }
+
     /// The names of a replica's sections, in order: the parameters, then each optimizer state.
     pub fn sections(&self) -> impl Iterator<Item = &str> {
         std::iter::once("parameters").chain(self.optimizer_state.iter().map(String::as_str))
@@ -63,6 +76,6 @@ pub type Sections = Vec<std::sync::Arc<Vec<f32>>>;
 
 /// The digest of a replica held in sections.
 #[must_use]
-pub fn digest_of(layout: &ReplicaLayout, sections: &Sections) -> Digest {
+pub(crate) fn digest_of(layout: &ReplicaLayout, sections: &Sections) -> Digest {
     replica_digest(layout.sections().zip(sections.iter().map(|s| s.as_slice())))
 }

@@ -124,7 +124,9 @@ mod tests {
     use super::*;
 
     fn rates(schedule: &Schedule, positions: &[(u64, u64)], last_step: u64) -> Vec<f32> {
-        let at = |&(step, epoch)| schedule.learning_rate(2.0, Position { step, epoch, last_step }, &ScheduleState::new());
+        let at = |&(step, epoch)| {
+            schedule.learning_rate(2.0, Position { step, epoch, last_step }, &ScheduleState::new())
+        };
         positions.iter().map(at).collect()
     }
 

@@ -52,8 +52,10 @@ impl EventFile {
 
     /// Writes the scalars of a step.
     pub(crate) fn scalars(&mut self, wall_time: f64, step: u64, scalars: &[(&str, f64)]) -> io::Result<()> {
-        let value = scalars.iter().map(|(tag, v)| Value { tag: (*tag).into(), simple_value: *v as f32 }).collect();
-        let event = Event { wall_time, step: step as i64, summary: Some(Summary { value }), ..Event::default() };
+        let value =
+            scalars.iter().map(|(tag, v)| Value { tag: (*tag).into(), simple_value: *v as f32 }).collect();
+        let event =
+            Event { wall_time, step: step as i64, summary: Some(Summary { value }), ..Event::default() };
         self.record(&event.encode_to_vec())
     }
 

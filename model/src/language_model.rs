@@ -12,6 +12,7 @@ use crate::{
     kernels::{Context, Isa, Lane, Lanes, Panels, Scratch, View, with_team},
     layer::{Layer, LayerTape, PackedWeights},
     layout::{GradientLayout, ParameterLayout},
+    stopwatch::{Stage, Stopwatch},
     window::{LaneStreams, check_length, check_tokens},
 };
 
@@ -24,6 +25,7 @@ pub struct LanguageModel {
     scratch: Scratch,
     tapes: Tapes,
     spare: Vec<Partial>,
+    watch: Stopwatch,
 }
 
 /// Everything a window leaves for its way back. T steps, B streams.
@@ -59,7 +61,16 @@ impl LanguageModel {
             inputs: (0..=config.layers).map(|_| Panels::default()).collect(),
             ..Tapes::default()
         };
-        Ok(Self { config, layout, gradient_layout, isa, scratch: Scratch::new(), tapes, spare: Vec::new() })
+        Ok(Self {
+            config,
+            layout,
+            gradient_layout,
+            isa,
+            scratch: Scratch::new(),
+            tapes,
+            spare: Vec::new(),
+            watch: Stopwatch::start(),
+        })
     }
 
     /// The shape.
@@ -95,6 +106,7 @@ impl LanguageModel {
             window,
             dropout,
             tapes: &mut self.tapes,
+            watch: Stopwatch::start(),
         };
         let mut dense: Vec<&mut [f32]> = partials.iter_mut().map(|p| p.dense.as_mut_slice()).collect();
         let (isa, scratch) = (self.isa, &self.scratch);
@@ -104,12 +116,15 @@ impl LanguageModel {
             pass.losses(ctx);
             pass.backward(ctx, lanes, &mut dense);
         });
+        let mut watch = pass.watch;
         let gradient = &self.tapes.input_gradient;
         for (partial, group) in partials.iter_mut().zip(groups) {
             let (width, inputs) = (self.config.embedding, window.inputs);
             (partial.rows, partial.row_values) =
                 embedding::row_gradients(gradient, width, inputs, window.lanes, group.clone());
         }
+        watch.lap(Stage::EmbeddingGradient);
+        self.watch = watch;
         Ok(Gradients { losses: self.tapes.head.lane_losses(window), partials })
     }
 
@@ -160,6 +175,11 @@ impl LanguageModel {
         Ok(())
     }
 
+    /// Seconds that the last call of [`Self::gradients`] spent in this stage.
+    pub fn seconds(&self, stage: Stage) -> f64 {
+        self.watch.seconds(stage)
+    }
+
     /// Gives the buffers of gradients that are done with back, so that the next call need not ask the system for memory.
     pub fn recycle(&mut self, gradients: Gradients) {
         self.spare.extend(gradients.partials);
@@ -169,7 +189,8 @@ impl LanguageModel {
     fn forward(&mut self, parameters: &Parameters, window: &Window<'_>, carries: &mut [f32]) {
         let offset = self.gradient_layout.dense_offset;
         let (config, tapes) = (&self.config, &mut self.tapes);
-        let mut pass = Pass { config, offset, parameters, window, dropout: None, tapes };
+        let mut pass =
+            Pass { config, offset, parameters, window, dropout: None, tapes, watch: Stopwatch::start() };
         let (isa, scratch) = (self.isa, &self.scratch);
         with_team(|team| {
             let ctx = Context { team, isa, scratch };
@@ -225,6 +246,7 @@ struct Pass<'a> {
     window: &'a Window<'a>,
     dropout: Option<Dropout<'a>>,
     tapes: &'a mut Tapes,
+    watch: Stopwatch,
 }
 
 impl Pass<'_> {
@@ -249,7 +271,11 @@ impl Pass<'_> {
             layer.shape(&mut tape[0]);
             Carry { config: self.config, index, streams }.load(carries, &mut tape[0]);
             let x = input_view(inputs, below, index, self.dropout.is_some(), rows);
-            layer.forward(ctx, x, &mut tape[0], packed);
+            self.watch.lap(Stage::Embedding);
+            layer.input_products(ctx, x, &mut tape[0], packed);
+            self.watch.lap(Stage::InputProducts);
+            layer.forward(ctx, &mut tape[0], packed);
+            self.watch.lap(Stage::Recurrence);
             Carry { config: self.config, index, streams }.save(&tape[0], rows, carries);
             if let Some(dropout) = &self.dropout {
                 inputs[index + 1].shape(rows, self.config.hidden);
@@ -258,11 +284,14 @@ impl Pass<'_> {
         }
         let Tapes { layers, inputs, head, .. } = &mut *self.tapes;
         let hidden = input_view(inputs, layers, self.config.layers, self.dropout.is_some(), rows);
+        self.watch.lap(Stage::Embedding);
         head.forward(ctx, self.config, self.parameters, hidden);
+        self.watch.lap(Stage::Logits);
     }
 
     fn losses(&mut self, ctx: Context<'_>) {
         self.tapes.head.losses(ctx, self.window);
+        self.watch.lap(Stage::Loss);
     }
 
     fn backward(&mut self, ctx: Context<'_>, lanes: Lanes<'_>, dense: &mut [&mut [f32]]) {
@@ -275,9 +304,11 @@ impl Pass<'_> {
         let hidden = input_view(inputs, layers, self.config.layers, masked, rows);
         let model = (self.config, self.parameters);
         head.backward(ctx, model, (self.window, lanes), (hidden, &mut gradient), (dense, self.offset));
+        self.watch.lap(Stage::DecoderBackward);
         for index in (0..self.config.layers).rev() {
             if let Some(dropout) = &self.dropout {
                 dropout.mask(ctx.team, &mut gradient, index as u32 + 1);
+                self.watch.lap(Stage::InputGradients);
             }
             self.tapes.layers[index].dh = gradient;
             gradient = self.layer_backward(ctx, index, lanes, dense);
@@ -286,6 +317,7 @@ impl Pass<'_> {
             dropout.mask(ctx.team, &mut gradient, 0);
         }
         self.tapes.input_gradient = gradient;
+        self.watch.lap(Stage::InputGradients);
     }
 
     /// Backward through one layer; returns the gradient of its input.
@@ -304,10 +336,13 @@ impl Pass<'_> {
         let layer = Layer::new(self.config, self.parameters, index, (lanes.steps, lanes.streams));
         let Tapes { layers, inputs, packed, .. } = &mut *self.tapes;
         layer.backward(ctx, &mut layers[index], packed);
+        self.watch.lap(Stage::RecurrenceBackward);
         let (below, tape) = layers.split_at(index);
         let x = input_view(inputs, below, index, self.dropout.is_some(), rows);
         layer.weight_gradients(ctx, (x, &tape[0]), lanes, (dense, self.offset));
+        self.watch.lap(Stage::WeightGradients);
         layer.input_gradient(ctx, &tape[0], packed, &mut out);
+        self.watch.lap(Stage::InputGradients);
         out
     }
 }

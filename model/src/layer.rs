@@ -160,20 +160,24 @@ impl<'a> Layer<'a> {
         tape.c.shape(if self.cell.has_cell_state() { rows + self.streams } else { 0 }, self.hidden);
     }
 
-    /// Forward from `x` (T·B, in): fills the tape.
-    pub(crate) fn forward(
+    /// The part of the pre-activations that `x` (T·B, in) gives, for all steps at once.
+    pub(crate) fn input_products(
         &self,
         ctx: Context<'_>,
         x: View<'_>,
         tape: &mut LayerTape,
         packed: &mut PackedWeights,
     ) {
-        let wiring = self.wiring();
-        pack_for_output(ctx, &mut packed.input, self.weight_ih(), &self.blocks(wiring.input));
-        pack_for_output(ctx, &mut packed.hidden, self.weight_hh(), &self.blocks(wiring.hidden));
-        let place = |panel: usize| wiring.input.iter().map(move |wire| wire.1 * self.panels() + panel);
+        let wires = self.wiring().input;
+        pack_for_output(ctx, &mut packed.input, self.weight_ih(), &self.blocks(wires));
+        let place = |panel: usize| wires.iter().map(move |wire| wire.1 * self.panels() + panel);
         let places: Vec<usize> = (0..self.panels()).flat_map(place).collect();
         dense(ctx, &[x], &packed.input, &mut tape.gates, (&places, &self.input_bias()));
+    }
+
+    /// Forward through time, after `input_products`: fills the tape.
+    pub(crate) fn forward(&self, ctx: Context<'_>, tape: &mut LayerTape, packed: &mut PackedWeights) {
+        pack_for_output(ctx, &mut packed.hidden, self.weight_hh(), &self.blocks(self.wiring().hidden));
         let (bias, peepholes) = (self.hidden_bias(), self.peepholes());
         let recurrence = self.recurrence(&packed.hidden, &bias, &peepholes);
         recur_forward(ctx, &recurrence, Tape { gates: &mut tape.gates, h: &mut tape.h, c: &mut tape.c });

@@ -10,6 +10,7 @@
 //! - All work runs on the current rayon pool.
 //! - What a caller can get wrong is a [`ModelError`], never a panic.
 
+mod bench;
 mod cells;
 mod config;
 mod dropout;
@@ -24,9 +25,11 @@ mod layout;
 mod optimizer;
 mod parameters;
 mod philox;
+mod stopwatch;
 mod tree;
 mod window;
 
+pub use bench::{BenchOptions, BenchReport, Phase, bench};
 pub use config::{Cell, ModelConfig};
 pub use error::ModelError;
 pub use finite::{first_non_finite, first_non_finite_parameter};
@@ -36,4 +39,5 @@ pub use layout::{CarryTensor, GradientLayout, ParameterLayout, TensorSpec};
 pub use optimizer::{GradientView, Optimizer, OptimizerConfig, Update};
 pub use parameters::Parameters;
 pub use philox::philox4x32;
+pub use stopwatch::Stage;
 pub use window::{Gradients, IGNORED_TARGET, LaneLoss, LaneStreams, Partial, Window};

@@ -102,7 +102,7 @@ impl Assembler {
             return Err(BulkError::Stray { bytes });
         };
         let missing = start.bytes - 4 * floats.len() as u64;
-        if bytes as u64 > missing || bytes % 4 != 0 || bytes == 0 {
+        if bytes as u64 > missing || !bytes.is_multiple_of(4) || bytes == 0 {
             return Err(BulkError::Misfit { bytes, missing });
         }
         let whole_floats = chunk.data.chunks_exact(4);

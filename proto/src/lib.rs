@@ -13,7 +13,13 @@ pub use lane_tree::{LaneTree, Node, lane_streams};
 pub const PROTOCOL_VERSION: u32 = 1;
 
 /// The messages of package `carousel.v1`.
-#[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated; documented in training.proto")]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    reason = "generated; documented in training.proto"
+)]
 pub mod v1 {
     include!(concat!(env!("OUT_DIR"), "/carousel.v1.rs"));
 }

@@ -24,8 +24,8 @@ use serde::{Deserialize, Serialize};
 use crate::replica::Sections;
 use crate::schedule::ScheduleState;
 
-pub use write::Context;
 pub use store::{Found, RunFolder};
+pub use write::Context;
 
 /// The version of the checkpoint format that is written and read.
 pub const FORMAT: u32 = 1;

@@ -9,7 +9,10 @@ use ndarray::Array3;
 use safetensors::{Dtype, SafeTensors};
 
 use super::write::place_carry;
-use super::{CARRIES_FILE, Checkpoint, CheckpointError, FORMAT, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, Snapshot, StateFile};
+use super::{
+    CARRIES_FILE, Checkpoint, CheckpointError, FORMAT, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, Snapshot,
+    StateFile,
+};
 use crate::replica::{ReplicaLayout, Sections, TensorShape, digest_of};
 
 /// `state.json` lists names and hashes; it is never larger.
@@ -47,15 +50,16 @@ impl Checkpoint {
     /// The digest of parameters and optimizer states.
     #[must_use]
     pub fn replica_digest(&self) -> Digest {
-        Digest::from_hex(&self.state.replica_digest).expect("the digest was compared when the checkpoint was opened")
+        Digest::from_hex(&self.state.replica_digest)
+            .expect("the digest was compared when the checkpoint was opened")
     }
 }
 
 fn read_state(folder: &Path) -> Result<StateFile, CheckpointError> {
     let path = folder.join(STATE_FILE);
     let bytes = read_limited(&path, MAX_STATE_BYTES)?;
-    let state: StateFile =
-        serde_json::from_slice(&bytes).map_err(|source| CheckpointError::State { path: path.clone(), source })?;
+    let state: StateFile = serde_json::from_slice(&bytes)
+        .map_err(|source| CheckpointError::State { path: path.clone(), source })?;
     if state.format != FORMAT {
         return Err(CheckpointError::Format { path, found: state.format });
     }
@@ -66,7 +70,11 @@ fn read_limited(path: &Path, limit: u64) -> Result<Vec<u8>, CheckpointError> {
     let bytes = fs::metadata(path).map_err(CheckpointError::io(path))?.len();
     if bytes > limit {
         let expected = format!("at most {limit} bytes");
-        return Err(CheckpointError::Damaged { path: path.into(), found: format!("{bytes} bytes"), expected });
+        return Err(CheckpointError::Damaged {
+            path: path.into(),
+            found: format!("{bytes} bytes"),
+            expected,
+        });
     }
     fs::read(path).map_err(CheckpointError::io(path))
 }
@@ -78,7 +86,8 @@ fn check_digest(
     layout: &ReplicaLayout,
 ) -> Result<(), CheckpointError> {
     let replica = digest_of(layout, &snapshot.sections);
-    let whole = state_digest(Step(state.step), &state.schedule.canonical_bytes(), &replica, &snapshot.carries);
+    let whole =
+        state_digest(Step(state.step), &state.schedule.canonical_bytes(), &replica, &snapshot.carries);
     for (found, expected) in [(replica, &state.replica_digest), (whole, &state.digest)] {
         if found.to_string() != *expected {
             return Err(CheckpointError::Digest { path: folder.into(), found, expected: expected.clone() });
@@ -96,7 +105,11 @@ struct Tensors {
 impl Tensors {
     fn read(folder: &Path, name: &str, state: &StateFile) -> Result<Self, CheckpointError> {
         let path = folder.join(name);
-        let damaged = |found: String, expected: String| CheckpointError::Damaged { path: path.clone(), found, expected };
+        let damaged = |found: String, expected: String| CheckpointError::Damaged {
+            path: path.clone(),
+            found,
+            expected,
+        };
         let hash = state.files.get(name).ok_or_else(|| damaged("the file".into(), "nothing of it".into()))?;
         let size = fs::metadata(&path).map_err(CheckpointError::io(&path))?.len();
         if size != hash.bytes {
@@ -116,7 +129,12 @@ impl Tensors {
     }
 
     fn wrong(&self, name: &str, found: String, expected: &str) -> CheckpointError {
-        CheckpointError::Tensor { path: self.path.clone(), name: name.into(), found, expected: expected.into() }
+        CheckpointError::Tensor {
+            path: self.path.clone(),
+            name: name.into(),
+            found,
+            expected: expected.into(),
+        }
     }
 
     fn tensor(&self, file: &SafeTensors, name: &str) -> Result<(Vec<usize>, Vec<f32>), CheckpointError> {
@@ -163,11 +181,16 @@ impl Tensors {
             let (shape, floats) = self.tensor(&file, name)?;
             let three = <[usize; 3]>::try_from(shape.as_slice())
                 .map_err(|_| self.wrong(name, format!("{shape:?}"), "(layers, streams, hidden)"))?;
-            tensors.push(Array3::from_shape_vec(three, floats).expect("safetensors checked the tensor's size"));
+            tensors
+                .push(Array3::from_shape_vec(three, floats).expect("safetensors checked the tensor's size"));
         }
         let streams = tensors.first().map_or(0, |t| t.dim().1);
         if let Some(odd) = tensors.iter().position(|t| t.dim().1 != streams) {
-            return Err(self.wrong(&names[odd], format!("{:?}", tensors[odd].dim()), "as many streams as the others"));
+            return Err(self.wrong(
+                &names[odd],
+                format!("{:?}", tensors[odd].dim()),
+                "as many streams as the others",
+            ));
         }
         let per_stream: usize = tensors.iter().map(|t| t.dim().0 * t.dim().2).sum();
         let mut carries = vec![0.0; streams * per_stream];

@@ -65,10 +65,14 @@ impl RunFolder {
     /// When the path is neither.
     pub fn containing(path: &Path) -> Result<Self, CheckpointError> {
         let real = fs::canonicalize(path).map_err(CheckpointError::io(path))?;
-        let run = real.ancestors().take(3).find(|p| p.join("config.toml").is_file() && p.join("checkpoints").is_dir());
+        let run = real
+            .ancestors()
+            .take(3)
+            .find(|p| p.join("config.toml").is_file() && p.join("checkpoints").is_dir());
         run.map(Self::new).ok_or_else(|| CheckpointError::None {
             path: path.into(),
-            problem: "neither a run (a folder with config.toml and checkpoints/) nor a checkpoint in one".into(),
+            problem: "neither a run (a folder with config.toml and checkpoints/) nor a checkpoint in one"
+                .into(),
         })
     }
 
@@ -121,7 +125,7 @@ impl RunFolder {
     ///
     /// # Errors
     /// When something cannot be written; what was there before is untouched.
-    pub fn write(&self, snapshot: &Snapshot, context: Context) -> Result<Digest, CheckpointError> {
+    pub fn write(&self, snapshot: &Snapshot, context: Context) -> Result<(PathBuf, Digest), CheckpointError> {
         let folder = self.checkpoints();
         let name = format!("step-{:08}", snapshot.step);
         let beside = folder.join(format!(".{name}.new"));
@@ -134,7 +138,7 @@ impl RunFolder {
         fs::rename(&beside, &place).map_err(CheckpointError::io(&place))?;
         self.point_latest_at(&name)?;
         sync_folder(&folder)?;
-        Ok(digest)
+        Ok((place, digest))
     }
 
     fn point_latest_at(&self, name: &str) -> Result<(), CheckpointError> {

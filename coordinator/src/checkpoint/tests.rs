@@ -43,7 +43,7 @@ fn write(run: &RunFolder, step: u64) -> Digest {
     };
     let layout = layout();
     let context = Context { layout: &layout, plan: &plan, data_digest: Digest::of_bytes(b"data") };
-    run.write(&snapshot(step), context).unwrap()
+    run.write(&snapshot(step), context).unwrap().1
 }
 
 fn run_with(steps: &[u64]) -> (tempfile::TempDir, RunFolder) {
@@ -62,7 +62,10 @@ fn what_was_written_comes_back() {
     assert_eq!(found.checkpoint.snapshot, snapshot(5));
     assert_eq!((found.checkpoint.state.epoch, found.checkpoint.state.window), (2, 1));
     assert!(found.passed_over.is_empty());
-    assert_eq!(fs::read_link(run.checkpoints_for_tests().join("latest")).unwrap(), Path::new("step-00000005"));
+    assert_eq!(
+        fs::read_link(run.checkpoints_for_tests().join("latest")).unwrap(),
+        Path::new("step-00000005")
+    );
 }
 
 #[test]
@@ -100,7 +103,9 @@ fn a_damaged_checkpoint_is_named_and_passed_over() {
         fs::write(&path, &bytes).unwrap();
         let found = run.latest().unwrap();
         assert_eq!(found.checkpoint.state.step, 4);
-        assert!(matches!(&found.passed_over[..], [CheckpointError::Damaged { path: p, .. }] if p.ends_with(name)));
+        assert!(
+            matches!(&found.passed_over[..], [CheckpointError::Damaged { path: p, .. }] if p.ends_with(name))
+        );
         fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
         assert!(matches!(&run.latest().unwrap().passed_over[..], [CheckpointError::Damaged { .. }]));
         fs::remove_file(&path).unwrap();

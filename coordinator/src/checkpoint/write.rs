@@ -11,7 +11,10 @@ use ndarray::{Array3, ArrayView3, ShapeBuilder, s};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
-use super::{CARRIES_FILE, CheckpointError, FORMAT, FileHash, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, Snapshot, StateFile};
+use super::{
+    CARRIES_FILE, CheckpointError, FORMAT, FileHash, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, Snapshot,
+    StateFile,
+};
 use crate::plan::RunPlan;
 use crate::replica::{ReplicaLayout, TensorShape, digest_of};
 
@@ -28,7 +31,11 @@ pub struct Context<'a> {
 
 /// Writes every file of a checkpoint into `folder`, which must exist and be empty, and fsyncs them and the folder.
 /// Returns the state's digest.
-pub(crate) fn write_files(folder: &Path, snapshot: &Snapshot, context: Context) -> Result<Digest, CheckpointError> {
+pub(crate) fn write_files(
+    folder: &Path,
+    snapshot: &Snapshot,
+    context: Context,
+) -> Result<Digest, CheckpointError> {
     let mut files = BTreeMap::new();
     let mut put = |name: &str, bytes: Vec<u8>| {
         let hash = FileHash { bytes: bytes.len() as u64, blake3: Digest::of_bytes(&bytes).to_string() };
@@ -40,7 +47,8 @@ pub(crate) fn write_files(folder: &Path, snapshot: &Snapshot, context: Context) 
     put(CARRIES_FILE, carries_file(&snapshot.carries, context.layout))?;
     let state = state_file(snapshot, context, files);
     let digest = Digest::from_hex(&state.digest).expect("a digest was just written as hexadecimal");
-    let json = serde_json::to_vec_pretty(&state).expect("a state of numbers and names can be written as JSON");
+    let json =
+        serde_json::to_vec_pretty(&state).expect("a state of numbers and names can be written as JSON");
     write_durably(&folder.join(STATE_FILE), &json)?;
     sync_folder(folder)?;
     Ok(digest)
@@ -102,7 +110,8 @@ fn carries_file(carries: &[f32], layout: &ReplicaLayout) -> Vec<u8> {
     let transposed = layout.carry.iter().map(|tensor| {
         let (layers, hidden) = (tensor.shape[0], tensor.shape[1]);
         let strides = (layers, streams, hidden).strides((hidden, per_stream, 1));
-        let view = ArrayView3::from_shape(strides, &carries[offset..]).expect("carries are (streams, carry) floats");
+        let view =
+            ArrayView3::from_shape(strides, &carries[offset..]).expect("carries are (streams, carry) floats");
         offset += tensor.floats();
         let floats: Vec<f32> = view.iter().copied().collect();
         (tensor.name.clone(), vec![layers, streams, hidden], bytemuck::cast_slice(&floats).to_vec().into())

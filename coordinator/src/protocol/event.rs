@@ -8,7 +8,7 @@ use carousel_proto::{Step, Term, WorkerId};
 
 /// Which evaluation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
+pub(crate) enum Scope {
     /// Validation that the configuration asks for at this step; the schedule learns of it.
     Scheduled,
     /// Validation at the end of the run, for the record only.
@@ -30,7 +30,7 @@ pub enum Ending {
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
+pub(crate) enum Event {
     /// A worker has introduced itself.
     Joined {
         /// Its number.
@@ -104,7 +104,7 @@ pub enum Event {
 
 /// Where the carries of a step's lanes come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CarryOrigin {
+pub(crate) enum CarryOrigin {
     /// The worker's own last committed ones.
     Keep,
     /// Zero: an epoch begins.
@@ -115,7 +115,7 @@ pub enum CarryOrigin {
 
 /// What the driver must do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
+pub(crate) enum Action {
     /// Tell the user that workers are awaited.
     Waiting {
         /// Workers here.
@@ -212,7 +212,7 @@ pub enum Action {
 
 /// Why a worker may not take part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ExpelReason {
+pub(crate) enum ExpelReason {
     /// It loaded a replica nobody asked for.
     UnexpectedReplica {
         /// The replica's step.
@@ -232,7 +232,9 @@ pub enum ExpelReason {
 impl fmt::Display for ExpelReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::UnexpectedReplica { step } => write!(f, "it loaded a replica of {step} that was not asked for"),
+            Self::UnexpectedReplica { step } => {
+                write!(f, "it loaded a replica of {step} that was not asked for")
+            }
             Self::DigestDiffers { step, expected, found } => {
                 write!(f, "its replica of {step} has digest {found}, the run's is {expected}")
             }

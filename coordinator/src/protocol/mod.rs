@@ -25,7 +25,8 @@ use std::ops::Range;
 use carousel_proto::digest::Digest;
 use carousel_proto::{Step, Term, WorkerId};
 
-pub use event::{Action, CarryOrigin, Ending, Event, ExpelReason, Scope};
+pub use event::Ending;
+pub(crate) use event::{Action, CarryOrigin, Event, ExpelReason, Scope};
 
 use crate::plan::{RunPlan, cut_lanes};
 
@@ -72,7 +73,7 @@ enum Standing {
 
 /// Where the driver can get the committed replica from, when no active worker need be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub(crate) enum Origin {
     /// Every worker makes the initial state from the seed.
     Seed,
     /// The driver holds the replica of a checkpoint, with this digest.
@@ -81,7 +82,7 @@ pub enum Origin {
 
 /// The coordinator's side of the commit protocol.
 #[derive(Clone, Debug)]
-pub struct Machine {
+pub(crate) struct Machine {
     plan: RunPlan,
     workers_to_start: usize,
     term: Term,
@@ -104,7 +105,13 @@ pub struct Machine {
 impl Machine {
     /// A run that stands at `step` and starts when `workers_to_start` workers have joined.
     #[must_use]
-    pub fn new(plan: RunPlan, workers_to_start: usize, term: Term, step: Step, origin: Origin) -> Self {
+    pub(crate) fn new(
+        plan: RunPlan,
+        workers_to_start: usize,
+        term: Term,
+        step: Step,
+        origin: Origin,
+    ) -> Self {
         let mut machine = Self {
             plan,
             workers_to_start: workers_to_start.max(1),
@@ -131,23 +138,23 @@ impl Machine {
 
     /// The last committed step.
     #[must_use]
-    pub fn step(&self) -> Step {
+    pub(crate) fn step(&self) -> Step {
         self.step
     }
 
     /// The current term.
-    #[must_use]
-    pub fn term(&self) -> Term {
+    #[cfg(test)]
+    pub(crate) fn term(&self) -> Term {
         self.term
     }
 
     /// The workers that hold the committed replica.
-    pub fn active(&self) -> impl Iterator<Item = WorkerId> + '_ {
+    pub(crate) fn active(&self) -> impl Iterator<Item = WorkerId> + '_ {
         self.members.iter().filter(|(_, s)| **s == Standing::Active).map(|(w, _)| *w)
     }
 
     /// Takes an event in and says what is to be done, in order.
-    pub fn handle(&mut self, event: Event) -> Vec<Action> {
+    pub(crate) fn handle(&mut self, event: Event) -> Vec<Action> {
         let mut actions = Vec::new();
         if self.phase == Phase::Over {
             return actions;
@@ -343,7 +350,13 @@ impl Machine {
         let waiting = shares.iter().filter(|(_, lanes)| !lanes.is_empty()).map(|(w, _)| *w).collect();
         for (worker, lanes) in &shares {
             let carry = self.carry_origin(step, *worker, lanes);
-            actions.push(Action::Assign { worker: *worker, term: self.term, step, lanes: lanes.clone(), carry });
+            actions.push(Action::Assign {
+                worker: *worker,
+                term: self.term,
+                step,
+                lanes: lanes.clone(),
+                carry,
+            });
         }
         self.lanes_of = shares.into_iter().collect();
         self.carries_moved = false;

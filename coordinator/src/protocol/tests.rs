@@ -60,11 +60,15 @@ impl Cluster {
     fn answer(&self, action: &Action) -> Option<Event> {
         Some(match action.clone() {
             Action::Load { worker, step } => Event::Ready { worker, step, digest: digest(step) },
-            Action::Assign { worker, term, step, lanes, .. } if !lanes.is_empty() => Event::Reported { worker, term, step },
+            Action::Assign { worker, term, step, lanes, .. } if !lanes.is_empty() => {
+                Event::Reported { worker, term, step }
+            }
             Action::Reduce { term, step } => Event::Reduced { term, step },
             Action::SendReduced { worker, term, step } => Event::Acknowledged { worker, term, step },
             Action::Evaluate { worker, term, scope, .. } => Event::Evaluated { worker, term, scope },
-            Action::FetchReplica { worker, step } => Event::ReplicaReceived { worker, step, digest: digest(step) },
+            Action::FetchReplica { worker, step } => {
+                Event::ReplicaReceived { worker, step, digest: digest(step) }
+            }
             Action::WriteCheckpoint { step } => Event::CheckpointWritten { step },
             _ => return None,
         })

@@ -1,0 +1,325 @@
+//! The driver: does what the protocol's state machine says, and tells it what happened. It owns what the machine does
+//! not see: the sessions, the floats, the files. One thread, no reactor; decisions are in `protocol`.
+
+mod evaluation;
+mod records;
+mod roster;
+mod step;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use carousel_proto::digest::Digest;
+use carousel_proto::v1::{self, Split};
+use carousel_proto::{Step, Term, WorkerId};
+use tokio::sync::mpsc;
+
+use crate::intake::{Content, Limits};
+use crate::observer::{Observer, Report};
+use crate::protocol::{Action, Ending, Event, Machine, Scope};
+use crate::replica::{Sections, digest_of};
+use crate::run::{RunError, Summary};
+use crate::schedule::{Position, ScheduleState};
+use crate::server::Notice;
+use crate::tokens::TokenSource;
+use evaluation::Evaluation;
+pub(crate) use records::Records;
+use roster::Roster;
+use step::StepWork;
+
+/// Everything the driver starts with.
+pub(crate) struct Parts<'a> {
+    pub machine: Machine,
+    pub training: crate::options::Training,
+    pub settings: v1::RunSettings,
+    pub limits: Arc<Limits>,
+    pub tokens: Arc<TokenSource>,
+    pub state: StartState,
+    pub records: Records,
+    pub observer: &'a mut dyn Observer,
+}
+
+/// The committed state a run starts from.
+pub(crate) struct StartState {
+    pub schedule: ScheduleState,
+    pub carries: Vec<f32>,
+    pub replica: Option<Sections>,
+}
+
+pub(crate) struct Driver<'a> {
+    machine: Machine,
+    training: crate::options::Training,
+    limits: Arc<Limits>,
+    tokens: Arc<TokenSource>,
+    roster: Roster,
+    schedule: ScheduleState,
+    /// The committed carries: (streams, carry).
+    carries: Vec<f32>,
+    /// The committed replica, while it is at hand.
+    replica: Option<Sections>,
+    arriving: BTreeMap<usize, Vec<f32>>,
+    step: StepWork,
+    evaluation: Evaluation,
+    records: Records,
+    observer: &'a mut dyn Observer,
+    events: VecDeque<Event>,
+    ended: Option<Ending>,
+}
+
+impl<'a> Driver<'a> {
+    pub(crate) fn new(parts: Parts<'a>) -> Self {
+        Self {
+            step: StepWork::new(parts.limits.clone()),
+            evaluation: Evaluation::new(parts.limits.lanes),
+            roster: Roster::new(parts.settings),
+            machine: parts.machine,
+            training: parts.training,
+            limits: parts.limits,
+            tokens: parts.tokens,
+            schedule: parts.state.schedule,
+            carries: parts.state.carries,
+            replica: parts.state.replica,
+            arriving: BTreeMap::new(),
+            records: parts.records,
+            observer: parts.observer,
+            events: VecDeque::new(),
+            ended: None,
+        }
+    }
+
+    /// Works until the run is over.
+    pub(crate) fn run(mut self, notices: &mut mpsc::Receiver<Notice>) -> Result<Summary, RunError> {
+        let result = self.work(notices);
+        let reason = match &result {
+            Ok(_) => "the run is over".to_owned(),
+            Err(error) => format!("the run failed: {error}"),
+        };
+        self.roster.dismiss_all(&reason);
+        self.records.flush()?;
+        result
+    }
+
+    fn work(&mut self, notices: &mut mpsc::Receiver<Notice>) -> Result<Summary, RunError> {
+        while self.ended.is_none() {
+            let notice = notices.blocking_recv().expect("the driver's owner keeps a sender");
+            self.take(notice)?;
+            while let Some(event) = self.events.pop_front() {
+                for action in self.machine.handle(event) {
+                    self.perform(action)?;
+                }
+            }
+        }
+        let ending = self.ended.expect("the loop ends with an ending");
+        if ending == Ending::EveryReplicaLost {
+            return Err(RunError::EveryReplicaLost {
+                step: self.machine.step().0,
+                checkpoint: self.records.last_checkpoint(),
+            });
+        }
+        Ok(self.records.summary(ending, self.machine.step().0))
+    }
+
+    fn take(&mut self, notice: Notice) -> Result<(), RunError> {
+        match notice {
+            Notice::Joined { worker, hello, outbox } => {
+                self.observer.observe(Report::Joined { worker, hello: &hello });
+                self.roster.welcome(worker, outbox);
+                self.events.push_back(Event::Joined { worker });
+            }
+            Notice::Gone { worker, reason } => self.remove(worker, &reason),
+            Notice::Stop => {
+                self.observer.observe(Report::Stopping);
+                self.events.push_back(Event::StopRequested);
+            }
+            Notice::Abort { reason } => return Err(RunError::Aborted { reason }),
+            // What a removed worker still had under way no longer counts.
+            Notice::Said { worker, .. } if !self.roster.knows(worker) => {}
+            Notice::Said { worker, content } => {
+                if let Err(fault) = self.hear(worker, content) {
+                    self.remove(worker, &fault);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, worker: WorkerId, reason: &str) {
+        if self.roster.dismiss(worker, reason) {
+            self.observer.observe(Report::Left { worker, reason });
+            self.events.push_back(Event::Left { worker });
+        }
+    }
+
+    /// Takes in what a worker said; `Err` says how it broke the protocol.
+    fn hear(&mut self, worker: WorkerId, content: Content) -> Result<(), String> {
+        let lanes = self.roster.lanes(worker);
+        match content {
+            Content::Ready { step, digest } => self.events.push_back(Event::Ready { worker, step, digest }),
+            Content::Partial { term, step, node, gradient } => {
+                self.step.partial((term, step), &lanes, node, gradient)?;
+            }
+            Content::Report { term, step, losses } => {
+                if self.step.report((term, step), &lanes, &losses)? {
+                    self.events.push_back(Event::Reported { worker, term, step });
+                }
+            }
+            Content::Carries { term, step, lanes: of, floats } => {
+                self.step.carries((term, step), &lanes, of, floats)?;
+            }
+            Content::Acknowledge { term, step } => {
+                if self.step.acknowledge((term, step), &lanes)? {
+                    self.events.push_back(Event::Acknowledged { worker, term, step });
+                }
+            }
+            Content::Evaluation { term, split, losses } => {
+                let evaluating = self.evaluation.lanes_of(worker);
+                if self.evaluation.report((term, split), &evaluating, &losses)? {
+                    self.events.push_back(Event::Evaluated { worker, term, scope: self.evaluation.scope() });
+                }
+            }
+            Content::Section { step, index, floats } => {
+                if step == self.machine.step() {
+                    self.arriving.insert(index, floats);
+                }
+            }
+            Content::ReplicaSent { step, digest } => self.replica_sent(worker, step, digest)?,
+            Content::Failure { message } => return Err(format!("it failed: {message}")),
+        }
+        Ok(())
+    }
+
+    fn replica_sent(&mut self, worker: WorkerId, step: Step, digest: Digest) -> Result<(), String> {
+        let sections: Sections = std::mem::take(&mut self.arriving).into_values().map(Arc::new).collect();
+        if step != self.machine.step() {
+            return Ok(());
+        }
+        let expected = self.limits.layout.sections().count();
+        if sections.len() != expected {
+            return Err(format!("it sent {} replica sections of {expected}", sections.len()));
+        }
+        let found = digest_of(&self.limits.layout, &sections);
+        if found != digest {
+            return Err(format!("its replica arrived with digest {found}, it said {digest}"));
+        }
+        self.replica = Some(sections);
+        self.events.push_back(Event::ReplicaReceived { worker, step, digest });
+        Ok(())
+    }
+
+    fn perform(&mut self, action: Action) -> Result<(), RunError> {
+        match action {
+            Action::Waiting { joined, needed } => self.observer.observe(Report::Waiting { joined, needed }),
+            Action::Load { worker, step } => self.roster.load(worker, step, self.replica.as_ref()),
+            Action::Assign { worker, term, step, lanes, carry } => {
+                self.step.begin(term, step);
+                let assign = self.assignment(term, step);
+                let carries = self.step.carries_of(&self.carries, &lanes);
+                self.roster.assign(worker, assign, lanes, (carry, carries));
+            }
+            Action::Reduce { term, step } => self.reduce(term, step)?,
+            Action::SendReduced { worker, term, step } => {
+                self.roster.reduced(worker, (term, step), self.step.result())
+            }
+            Action::Commit { term, step } => self.commit(term, step)?,
+            Action::Evaluate { worker, term, scope, lanes } => {
+                let split = split_of(scope);
+                self.evaluation.begin(term, scope, split);
+                self.evaluation.assign(worker, lanes.clone());
+                let windows = self.tokens.split(split).map_or(0, crate::tokens::SplitTokens::windows);
+                self.roster.evaluate(worker, term, split, (lanes, windows));
+            }
+            Action::SummarizeEvaluation { step, scope } => self.summarize(step, scope)?,
+            Action::FetchReplica { worker, step } => {
+                self.arriving.clear();
+                self.roster.send_replica(worker, step);
+            }
+            Action::WriteCheckpoint { step } => self.write_checkpoint(step)?,
+            Action::Expel { worker, reason } => {
+                let reason = reason.to_string();
+                self.observer.observe(Report::Left { worker, reason: &reason });
+                self.roster.dismiss(worker, &reason);
+            }
+            Action::Finish { ending } => self.ended = Some(ending),
+        }
+        Ok(())
+    }
+
+    fn assignment(&self, term: Term, step: Step) -> v1::Assign {
+        let plan = self.records.plan();
+        let window = plan.window_of(step.0);
+        let (step_tokens, next_window) = (self.train_tokens(window), plan.window_of(step.0 + 1));
+        v1::Assign { term: term.0, step: step.0, window, step_tokens, next_window, ..v1::Assign::default() }
+    }
+
+    fn train_tokens(&self, window: u64) -> u64 {
+        let train = self.tokens.split(Split::Train).expect("every run has training tokens");
+        train.tokens_in_window(window)
+    }
+
+    fn reduce(&mut self, term: Term, step: Step) -> Result<(), RunError> {
+        let plan = self.records.plan();
+        let position = Position { step: step.0, epoch: plan.epoch_of(step.0), last_step: plan.last_step() };
+        let rate =
+            self.training.schedule.learning_rate(self.training.learning_rate, position, &self.schedule);
+        let tokens = self.train_tokens(plan.window_of(step.0));
+        self.step.reduce(self.training.clip_norm, rate);
+        let result = self.step.result();
+        if result.tokens != tokens {
+            let reason =
+                format!("the workers counted {} targets in {step}, the plan has {tokens}", result.tokens);
+            return Err(RunError::Aborted { reason });
+        }
+        if let Some(parameter) = self.step.non_finite() {
+            let checkpoint = self.records.last_checkpoint();
+            return Err(RunError::NonFinite { step: step.0, parameter, checkpoint });
+        }
+        self.events.push_back(Event::Reduced { term, step });
+        Ok(())
+    }
+
+    fn commit(&mut self, term: Term, step: Step) -> Result<(), RunError> {
+        let result = self.step.result();
+        self.roster.commit((term, step), result.clip_scale, result.learning_rate);
+        self.replica = None;
+        self.step.take_carries(&mut self.carries);
+        let workers = self.machine.active().count();
+        let metrics = self.records.commit((term, step), self.step.result(), workers)?;
+        self.observer.observe(Report::Step(&metrics));
+        Ok(())
+    }
+
+    fn summarize(&mut self, step: Step, scope: Scope) -> Result<(), RunError> {
+        let (tokens, loss) = self.evaluation.mean();
+        let seconds = self.evaluation.seconds();
+        if scope == Scope::FinalTest {
+            let metrics = self.records.test(step, (tokens, loss), seconds)?;
+            self.observer.observe(Report::Test(&metrics));
+            return Ok(());
+        }
+        let best = if scope == Scope::Scheduled { self.schedule.validated(loss) } else { false };
+        let metrics = self.records.valid(step, (tokens, loss), seconds)?;
+        self.observer.observe(Report::Valid { metrics: &metrics, best });
+        Ok(())
+    }
+
+    fn write_checkpoint(&mut self, step: Step) -> Result<(), RunError> {
+        let sections = self.replica.clone().expect("a checkpoint is written when the replica is at hand");
+        let snapshot = crate::checkpoint::Snapshot {
+            step: step.0,
+            schedule: self.schedule.clone(),
+            sections,
+            carries: self.carries.clone(),
+        };
+        let (path, digest) = self.records.checkpoint(&snapshot)?;
+        self.observer.observe(Report::Checkpoint { step: step.0, path: &path, digest });
+        self.events.push_back(Event::CheckpointWritten { step });
+        Ok(())
+    }
+}
+
+fn split_of(scope: Scope) -> Split {
+    match scope {
+        Scope::Scheduled | Scope::FinalValid => Split::Valid,
+        Scope::FinalTest => Split::Test,
+    }
+}

@@ -1,0 +1,163 @@
+//! The workers' sessions and what is said to them. A worker that no longer listens is noticed by its session, not here.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use carousel_proto::bulk::chunks;
+use carousel_proto::v1::{
+    self, Assign, Bulk, BulkStart, CarrySource, Commit, Evaluate, FromCoordinator, LoadReplica, Reduced,
+    SendReplica, Shutdown, Split, Welcome, from_coordinator::Message,
+};
+use carousel_proto::{Step, Term, WorkerId};
+
+use super::step::ReducedStep;
+use crate::protocol::CarryOrigin;
+use crate::replica::Sections;
+use crate::server::Outbox;
+
+struct Session {
+    outbox: Outbox,
+    lanes: Range<u32>,
+}
+
+impl Session {
+    fn send(&self, message: Message) {
+        // A closed outbox means that the worker is gone; its session tells the driver.
+        self.outbox.send(Ok(FromCoordinator { message: Some(message) })).unwrap_or_default();
+    }
+
+    fn send_bulk(&self, start: BulkStart, floats: &Arc<Vec<f32>>) {
+        let bytes = 4 * floats.len() as u64;
+        self.send(Message::BulkStart(BulkStart { bytes, ..start }));
+        chunks(floats.clone()).for_each(|chunk| self.send(Message::BulkChunk(chunk)));
+    }
+}
+
+pub(super) struct Roster {
+    settings: v1::RunSettings,
+    sessions: BTreeMap<WorkerId, Session>,
+}
+
+impl Roster {
+    pub(super) fn new(settings: v1::RunSettings) -> Self {
+        Self { settings, sessions: BTreeMap::new() }
+    }
+
+    pub(super) fn knows(&self, worker: WorkerId) -> bool {
+        self.sessions.contains_key(&worker)
+    }
+
+    /// The lanes a worker was last assigned.
+    pub(super) fn lanes(&self, worker: WorkerId) -> Range<u32> {
+        self.sessions.get(&worker).map_or(0..0, |s| s.lanes.clone())
+    }
+
+    pub(super) fn welcome(&mut self, worker: WorkerId, outbox: Outbox) {
+        let session = Session { outbox, lanes: 0..0 };
+        session
+            .send(Message::Welcome(Welcome { worker_id: worker.0, settings: Some(self.settings.clone()) }));
+        self.sessions.insert(worker, session);
+    }
+
+    /// Ends a session; whether there was one.
+    pub(super) fn dismiss(&mut self, worker: WorkerId, reason: &str) -> bool {
+        let session = self.sessions.remove(&worker);
+        if let Some(session) = &session {
+            session.send(Message::Shutdown(Shutdown { reason: reason.into(), rejoin: false }));
+        }
+        session.is_some()
+    }
+
+    pub(super) fn dismiss_all(&mut self, reason: &str) {
+        while let Some((&worker, _)) = self.sessions.first_key_value() {
+            self.dismiss(worker, reason);
+        }
+    }
+
+    fn to(&self, worker: WorkerId, message: Message) {
+        if let Some(session) = self.sessions.get(&worker) {
+            session.send(message);
+        }
+    }
+
+    pub(super) fn load(&self, worker: WorkerId, step: Step, replica: Option<&Sections>) {
+        let Some(session) = self.sessions.get(&worker) else { return };
+        for (index, floats) in replica.into_iter().flatten().enumerate() {
+            let start = BulkStart {
+                kind: Bulk::Replica.into(),
+                step: step.0,
+                index: index as u32,
+                ..BulkStart::default()
+            };
+            session.send_bulk(start, floats);
+        }
+        session.send(Message::LoadReplica(LoadReplica { step: step.0, initial: replica.is_none() }));
+    }
+
+    /// `carry` is where the carries come from, and the committed ones of the lanes, sent only when they are given.
+    pub(super) fn assign(
+        &mut self,
+        worker: WorkerId,
+        assign: Assign,
+        lanes: Range<u32>,
+        carry: (CarryOrigin, Vec<f32>),
+    ) {
+        let Some(session) = self.sessions.get_mut(&worker) else { return };
+        session.lanes = lanes.clone();
+        let (first_lane, count) = (lanes.start, lanes.len() as u32);
+        let source = match carry.0 {
+            CarryOrigin::Keep => CarrySource::Keep,
+            CarryOrigin::Zero => CarrySource::Zero,
+            CarryOrigin::Given if lanes.is_empty() => CarrySource::Zero,
+            CarryOrigin::Given => {
+                let start = BulkStart {
+                    kind: Bulk::Carries.into(),
+                    term: assign.term,
+                    step: assign.step,
+                    level: count,
+                    index: first_lane,
+                    ..BulkStart::default()
+                };
+                session.send_bulk(start, &Arc::new(carry.1));
+                CarrySource::Given
+            }
+        };
+        session.send(Message::Assign(Assign { first_lane, lanes: count, carry: source.into(), ..assign }));
+    }
+
+    pub(super) fn reduced(&self, worker: WorkerId, (term, step): (Term, Step), result: &ReducedStep) {
+        let Some(session) = self.sessions.get(&worker) else { return };
+        let start = BulkStart {
+            kind: Bulk::Reduced.into(),
+            term: term.0,
+            step: step.0,
+            rows: result.rows.clone(),
+            ..BulkStart::default()
+        };
+        session.send_bulk(start, &result.floats);
+        session.send(Message::Reduced(Reduced { term: term.0, step: step.0 }));
+    }
+
+    /// Goes to everyone: who holds no reduced gradient of this step has no replica to apply it to and skips it.
+    pub(super) fn commit(&self, (term, step): (Term, Step), clip_scale: f32, learning_rate: f32) {
+        let commit = Commit { term: term.0, step: step.0, clip_scale, learning_rate };
+        self.sessions.values().for_each(|session| session.send(Message::Commit(commit)));
+    }
+
+    pub(super) fn evaluate(
+        &self,
+        worker: WorkerId,
+        term: Term,
+        split: Split,
+        (lanes, windows): (Range<u32>, u64),
+    ) {
+        let (first_lane, lanes) = (lanes.start, lanes.len() as u32);
+        let evaluate = Evaluate { term: term.0, split: split.into(), first_lane, lanes, windows };
+        self.to(worker, Message::Evaluate(evaluate));
+    }
+
+    pub(super) fn send_replica(&self, worker: WorkerId, step: Step) {
+        self.to(worker, Message::SendReplica(SendReplica { step: step.0 }));
+    }
+}

@@ -1,0 +1,126 @@
+//! The gRPC side: a session for each worker and the token service. It checks and passes on; it decides nothing.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use carousel_proto::v1::{FromCoordinator, FromWorker, Hello, WindowReply, WindowRequest, from_worker};
+use carousel_proto::{PROTOCOL_VERSION, WorkerId};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_stream::{Stream, StreamExt};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::intake::{Content, Intake, Limits};
+use crate::tokens::TokenSource;
+
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    reason = "generated; documented in training.proto"
+)]
+mod generated {
+    include!(concat!(env!("OUT_DIR"), "/carousel.v1.rs"));
+}
+use generated::training_server::Training;
+pub(crate) use generated::training_server::TrainingServer;
+
+/// A client that connects and says nothing is cut off after this long.
+const HELLO_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Where the driver's messages to a worker go; dropping it ends the session.
+pub(crate) type Outbox = mpsc::UnboundedSender<Result<FromCoordinator, Status>>;
+
+/// What the sessions and the user tell the driver.
+#[derive(Debug)]
+pub(crate) enum Notice {
+    Joined { worker: WorkerId, hello: Hello, outbox: Outbox },
+    Said { worker: WorkerId, content: Content },
+    Gone { worker: WorkerId, reason: String },
+    Stop,
+    Abort { reason: String },
+}
+
+/// The service behind [`TrainingServer`].
+#[derive(Debug)]
+pub(crate) struct Service {
+    pub notices: mpsc::Sender<Notice>,
+    pub tokens: Arc<TokenSource>,
+    pub limits: Arc<Limits>,
+    pub next_worker: AtomicU64,
+}
+
+#[tonic::async_trait]
+impl Training for Service {
+    type SessionStream = Pin<Box<dyn Stream<Item = Result<FromCoordinator, Status>> + Send>>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<FromWorker>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let mut inbound = request.into_inner();
+        let hello = hello(&mut inbound).await?;
+        let worker = WorkerId(self.next_worker.fetch_add(1, Ordering::Relaxed));
+        let (outbox, messages) = mpsc::unbounded_channel();
+        let joined = Notice::Joined { worker, hello, outbox };
+        self.notices.send(joined).await.map_err(|_| Status::unavailable("the run is over"))?;
+        let intake = Intake::new(self.limits.clone());
+        tokio::spawn(listen(worker, inbound, intake, self.notices.clone()));
+        Ok(Response::new(Box::pin(UnboundedReceiverStream::new(messages))))
+    }
+
+    async fn fetch_windows(&self, request: Request<WindowRequest>) -> Result<Response<WindowReply>, Status> {
+        let reply = self.tokens.windows(request.get_ref());
+        reply.map(Response::new).map_err(|error| Status::out_of_range(error.to_string()))
+    }
+}
+
+/// The first message, which must be a Hello of this program's protocol.
+async fn hello(inbound: &mut Streaming<FromWorker>) -> Result<Hello, Status> {
+    let first = tokio::time::timeout(HELLO_PATIENCE, inbound.next()).await;
+    let first = first.map_err(|_| Status::deadline_exceeded("expected Hello within 10 s, found nothing"))?;
+    let message = first.ok_or_else(|| Status::invalid_argument("expected Hello, found the end"))??;
+    let Some(from_worker::Message::Hello(hello)) = message.message else {
+        return Err(Status::invalid_argument("expected Hello as the first message"));
+    };
+    if hello.protocol != PROTOCOL_VERSION {
+        return Err(Status::failed_precondition(format!(
+            "this coordinator (carousel {}) speaks protocol {PROTOCOL_VERSION}, the worker (carousel {}) speaks {}",
+            env!("CARGO_PKG_VERSION"),
+            hello.program_version.chars().take(40).collect::<String>(),
+            hello.protocol
+        )));
+    }
+    Ok(hello)
+}
+
+/// Passes a worker's checked messages on until its stream ends or a message is refused.
+async fn listen(
+    worker: WorkerId,
+    mut inbound: Streaming<FromWorker>,
+    mut intake: Intake,
+    notices: mpsc::Sender<Notice>,
+) {
+    let reason = loop {
+        let message = match inbound.next().await {
+            None => break "it left".to_owned(),
+            Some(Err(status)) => break format!("the connection broke: {}", status.message()),
+            Some(Ok(message)) => message,
+        };
+        match intake.accept(message) {
+            Ok(None) => {}
+            Ok(Some(content)) => {
+                if notices.send(Notice::Said { worker, content }).await.is_err() {
+                    return;
+                }
+            }
+            Err(refusal) => break format!("it sent what does not fit: {refusal}"),
+        }
+    };
+    if notices.send(Notice::Gone { worker, reason }).await.is_err() {
+        tracing::debug!("{worker} left after the run was over");
+    }
+}

@@ -1,0 +1,41 @@
+//! A trained model, ready to be evaluated or sampled from: a checkpoint with the configuration and tokenizer of its run.
+
+use std::path::Path;
+
+use carousel_coordinator::checkpoint::RunFolder;
+use carousel_corpus::Tokenizer;
+use carousel_model::{LanguageModel, Parameters};
+
+use crate::config::{self, Config};
+use crate::failure::Failure;
+use crate::launch;
+
+pub(crate) struct CheckpointModel {
+    pub config: Config,
+    pub tokenizer: Tokenizer,
+    pub model: LanguageModel,
+    pub parameters: Parameters,
+    /// Floats of one stream's carry.
+    pub carry_floats: usize,
+    pub vocabulary: usize,
+}
+
+impl CheckpointModel {
+    /// Opens a run's latest whole checkpoint, or a checkpoint inside a run's folder.
+    pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
+        let found = RunFolder::open_any(path)?;
+        for passed_over in &found.passed_over {
+            eprintln!("warning: passed over a checkpoint: {passed_over}");
+        }
+        let folder = RunFolder::containing(path)?;
+        let config = config::read_resolved(&folder.config())?;
+        let tokenizer = launch::tokenizer_of(&folder)?;
+        let vocabulary = tokenizer.vocabulary();
+        let model_config = launch::model_config(&config, vocabulary)?;
+        let sections = found.checkpoint.snapshot.sections;
+        let parameters = Parameters::from_flat(&model_config, sections[0].to_vec())?;
+        let carry_floats = model_config.carry_len();
+        let model = LanguageModel::new(model_config)?;
+        Ok(Self { config, tokenizer, model, parameters, carry_floats, vocabulary })
+    }
+}

@@ -1,0 +1,197 @@
+//! What a configuration must keep, checked before anything is read or started.
+
+use super::{Config, ConfigError, Optimizer, ScheduleConfig};
+
+/// Checks every value by itself and those that must go together.
+pub(crate) fn validate(config: &Config) -> Result<(), ConfigError> {
+    check_data(config)?;
+    check_model(config)?;
+    check_sizes(config)?;
+    check_length(config)?;
+    check_rates(config)?;
+    check_schedule(config)
+}
+
+fn require(holds: bool, key: &'static str, found: impl ToString, expected: &str) -> Result<(), ConfigError> {
+    if holds {
+        Ok(())
+    } else {
+        Err(ConfigError::Value { key, found: found.to_string(), expected: expected.into() })
+    }
+}
+
+fn check_data(config: &Config) -> Result<(), ConfigError> {
+    let data = &config.data;
+    require(!data.train.is_empty(), "data.train", "nothing", "a file, a list of files or a folder")?;
+    let fraction = data.valid_fraction;
+    require((0.0..1.0).contains(&fraction), "data.valid_fraction", fraction, "at least 0 and below 1")?;
+    require(data.max_bytes != Some(0), "data.max_bytes", 0, "at least 1")?;
+    require(!data.tokenizer.is_empty(), "data.tokenizer", "\"\"", "chars, bytes, words or a tokenizer.json")
+}
+
+fn check_model(config: &Config) -> Result<(), ConfigError> {
+    let model = &config.model;
+    require(
+        model.cell.parse::<carousel_model::Cell>().is_ok(),
+        "model.cell",
+        format!("{:?}", model.cell),
+        CELLS,
+    )?;
+    require(model.layers > 0, "model.layers", 0, "at least 1")?;
+    require(model.embedding > 0, "model.embedding", 0, "at least 1")?;
+    require(model.hidden > 0, "model.hidden", 0, "at least 1")?;
+    let fits = !model.tied || model.embedding == model.hidden;
+    let sizes = format!("embedding {} and hidden {}", model.embedding, model.hidden);
+    require(fits, "model.tied", sizes, "equal sizes where the decoder uses the embedding's matrix")?;
+    require((0.0..1.0).contains(&model.dropout), "model.dropout", model.dropout, "at least 0 and below 1")?;
+    let init = model.init;
+    require(init.is_finite() && init >= 0.0, "model.init", init, "a finite number that is not negative")
+}
+
+const CELLS: &str = "lstm, gru, rnn_tanh, rnn_relu, lstm_no_forget, lstm_peephole or lstm_coupled";
+
+fn check_sizes(config: &Config) -> Result<(), ConfigError> {
+    let train = &config.train;
+    require(train.streams > 0, "train.streams", 0, "at least 1")?;
+    require(train.window > 0, "train.window", 0, "at least 1")?;
+    require(train.lanes > 0, "train.lanes", 0, "at least 1")?;
+    let most = format!("at most train.streams, {}", train.streams);
+    require(train.lanes <= train.streams, "train.lanes", train.lanes, &most)?;
+    require(
+        (1..=1024).contains(&config.cluster.workers),
+        "cluster.workers",
+        config.cluster.workers,
+        "1 to 1024",
+    )?;
+    require(
+        (1..=1024).contains(&config.cluster.threads),
+        "cluster.threads",
+        config.cluster.threads,
+        "1 to 1024",
+    )
+}
+
+fn check_length(config: &Config) -> Result<(), ConfigError> {
+    let train = &config.train;
+    match (train.epochs, train.steps) {
+        (None, None) => require(false, "train.epochs", "neither epochs nor steps", "one of them"),
+        (Some(_), Some(_)) => require(false, "train.epochs", "both epochs and steps", "one of them"),
+        (Some(0), _) => require(false, "train.epochs", 0, "at least 1"),
+        (_, Some(0)) => require(false, "train.steps", 0, "at least 1"),
+        _ => Ok(()),
+    }?;
+    require(train.evaluate_every != Some(0), "train.evaluate_every", 0, "at least 1")?;
+    require(train.checkpoint_every != Some(0), "train.checkpoint_every", 0, "at least 1")
+}
+
+fn check_rates(config: &Config) -> Result<(), ConfigError> {
+    let train = &config.train;
+    let rate = train.learning_rate;
+    require(rate.is_finite() && rate > 0.0, "train.learning_rate", rate, "a finite number above 0")?;
+    let clip = train.clip_norm;
+    require(
+        clip.is_finite() && clip >= 0.0,
+        "train.clip_norm",
+        clip,
+        "a finite number above 0, or 0 for no clip",
+    )?;
+    if let Optimizer::Adam(adam) = &train.optimizer.0 {
+        require(
+            (0.0..1.0).contains(&adam.beta1),
+            "train.optimizer.beta1",
+            adam.beta1,
+            "at least 0 and below 1",
+        )?;
+        require(
+            (0.0..1.0).contains(&adam.beta2),
+            "train.optimizer.beta2",
+            adam.beta2,
+            "at least 0 and below 1",
+        )?;
+        let epsilon = adam.epsilon;
+        let fits = epsilon.is_finite() && epsilon >= 0.0;
+        require(fits, "train.optimizer.epsilon", epsilon, "a finite number that is not negative")?;
+    }
+    if let Some(sample) = &config.sample {
+        let t = sample.temperature;
+        require(t.is_finite() && t >= 0.0, "sample.temperature", t, "a finite number that is not negative")?;
+    }
+    Ok(())
+}
+
+fn check_schedule(config: &Config) -> Result<(), ConfigError> {
+    let divisor = |divide: f64| {
+        require(divide.is_finite() && divide >= 1.0, "train.schedule.divide", divide, "at least 1")
+    };
+    match config.train.schedule.0 {
+        ScheduleConfig::Constant => Ok(()),
+        ScheduleConfig::Cosine { floor, .. } => {
+            require((0.0..=1.0).contains(&floor), "train.schedule.floor", floor, "0 to 1")
+        }
+        ScheduleConfig::Zaremba { divide, .. } => divisor(divide),
+        ScheduleConfig::Plateau { divide } => {
+            let validated = !config.data.valid.is_empty() || config.data.valid_fraction > 0.0;
+            let expected = "a validation text (data.valid or data.valid_fraction) to compare by";
+            require(validated, "train.schedule", "plateau without one", expected)?;
+            divisor(divide)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{KindOr, OneOrMany};
+
+    /// One way to spoil a configuration, and the key that must be named.
+    type Spoiling = (&'static str, fn(&mut Config));
+
+    #[test]
+    fn every_impossible_value_is_named_by_its_key() {
+        let spoilings: &[Spoiling] = &[
+            ("data.train", |c| c.data.train = OneOrMany::default()),
+            ("data.valid_fraction", |c| c.data.valid_fraction = 1.0),
+            ("data.valid_fraction", |c| c.data.valid_fraction = f64::NAN),
+            ("data.max_bytes", |c| c.data.max_bytes = Some(0)),
+            ("model.cell", |c| c.model.cell = "lstn".into()),
+            ("model.layers", |c| c.model.layers = 0),
+            ("model.hidden", |c| c.model.hidden = 0),
+            ("model.embedding", |c| c.model.embedding = 0),
+            ("model.tied", |c| c.model.tied = true),
+            ("model.dropout", |c| c.model.dropout = 1.0),
+            ("model.init", |c| c.model.init = f32::INFINITY),
+            ("train.streams", |c| c.train.streams = 0),
+            ("train.window", |c| c.train.window = 0),
+            ("train.lanes", |c| c.train.lanes = 0),
+            ("train.lanes", |c| c.train.lanes = 33),
+            ("train.epochs", |c| c.train.epochs = None),
+            ("train.epochs", |c| c.train.steps = Some(3)),
+            ("train.epochs", |c| c.train.epochs = Some(0)),
+            ("train.evaluate_every", |c| c.train.evaluate_every = Some(0)),
+            ("train.checkpoint_every", |c| c.train.checkpoint_every = Some(0)),
+            ("train.learning_rate", |c| c.train.learning_rate = 0.0),
+            ("train.clip_norm", |c| c.train.clip_norm = -1.0),
+            ("train.schedule.divide", |c| c.train.schedule = KindOr(ScheduleConfig::Plateau { divide: 0.5 })),
+            ("train.schedule.floor", |c| {
+                c.train.schedule = KindOr(ScheduleConfig::Cosine { warmup: 0, floor: 2.0 })
+            }),
+            ("cluster.workers", |c| c.cluster.workers = 0),
+            ("cluster.threads", |c| c.cluster.threads = 0),
+        ];
+        let mut good = Config {
+            data: super::super::Data { train: OneOrMany(vec!["x".into()]), ..Default::default() },
+            ..Config::default()
+        };
+        good.train.epochs = Some(1);
+        validate(&good).unwrap();
+        for (key, spoil) in spoilings {
+            let mut config = good.clone();
+            spoil(&mut config);
+            let error = validate(&config).unwrap_err().to_string();
+            assert!(
+                error.starts_with(&format!("{key}: found ")) && error.contains(", expected "),
+                "{key}: {error}"
+            );
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! `carousel coordinator`: owns a run and waits for workers from other machines.
+
+use std::net::SocketAddr;
+
+use crate::failure::Failure;
+use crate::launch::{self, RunArguments};
+use crate::progress::Progress;
+
+/// Own a run and serve workers that connect to it
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:\n  carousel coordinator recipes/tinyshakespeare.toml --listen 127.0.0.1:7700 --run runs/ts\n  \
+                        carousel worker --coordinator http://127.0.0.1:7700 --threads 2"
+)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    run: RunArguments,
+    /// Where workers connect to
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: SocketAddr,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let prepared = launch::prepare(&arguments.run, &[])?;
+    let listener = launch::listen(arguments.listen)?;
+    let address = listener.local_addr().map_err(Failure::failed)?;
+    println!("listening   http://{address}");
+    let folder = launch::folder_of(&prepared.run);
+    let mut progress = Progress::new(&prepared.run);
+    let result = launch::coordinator(prepared.run, listener).run(&mut progress);
+    progress.finish();
+    launch::conclude(result, folder.path())
+}

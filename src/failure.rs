@@ -1,0 +1,74 @@
+//! How the program ends when it does not end well: one readable message and an exit code.
+
+use std::error::Error;
+
+use carousel_coordinator::checkpoint::CheckpointError;
+use carousel_coordinator::{CutError, RunError};
+use carousel_corpus::CorpusError;
+use carousel_model::ModelError;
+use carousel_worker::WorkerError;
+
+use crate::config::ConfigError;
+
+/// Why a subcommand ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// What the user gave cannot be worked with; nothing was started or written.
+    #[error("error: {0}")]
+    BadInput(Box<dyn Error + Send + Sync>),
+    /// It was worked on, and went wrong.
+    #[error("error: {0}")]
+    Failed(Box<dyn Error + Send + Sync>),
+    /// The user ended it, and nothing is lost.
+    #[error("stopped after step {step}; go on with --resume")]
+    Interrupted { step: u64 },
+}
+
+impl Failure {
+    pub(crate) fn bad_input(problem: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::BadInput(problem.into())
+    }
+
+    pub(crate) fn failed(problem: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Failed(problem.into())
+    }
+
+    /// 2: bad input; 1: failure; 130: interrupted, as shells say it.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::BadInput(_) => 2,
+            Self::Failed(_) => 1,
+            Self::Interrupted { .. } => 130,
+        }
+    }
+}
+
+macro_rules! from {
+    ($variant:ident: $($error:ty),+) => {
+        $(impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                Self::$variant(Box::new(error))
+            }
+        })+
+    };
+}
+
+from!(BadInput: ConfigError, CorpusError, CutError, CheckpointError, ModelError);
+
+impl From<RunError> for Failure {
+    fn from(error: RunError) -> Self {
+        match error {
+            RunError::Exists { .. } | RunError::Listen { .. } => Self::bad_input(error),
+            _ => Self::failed(error),
+        }
+    }
+}
+
+impl From<WorkerError> for Failure {
+    fn from(error: WorkerError) -> Self {
+        match error {
+            WorkerError::Address { .. } | WorkerError::Refused(_) => Self::bad_input(error),
+            _ => Self::failed(error),
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! What a person sees of a run: a bar on a terminal, lines elsewhere.
+
+use std::time::{Duration, Instant};
+
+use carousel_coordinator::{Length, Observer, Report, Run, StepMetrics};
+use carousel_proto::v1::Split;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Where no bar can be drawn, a line at most this often.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+pub(crate) struct Progress {
+    bar: ProgressBar,
+    last_line: Instant,
+    last_step: u64,
+}
+
+impl Progress {
+    pub(crate) fn new(run: &Run) -> Self {
+        let windows = run.tokens.split(Split::Train).map_or(1, carousel_coordinator::SplitTokens::windows);
+        let last_step = match run.training.length {
+            Length::Epochs(epochs) => epochs.saturating_mul(windows),
+            Length::Steps(steps) => steps,
+        };
+        let bar = ProgressBar::with_draw_target(Some(last_step), ProgressDrawTarget::stderr());
+        let style = ProgressStyle::with_template("{bar:24} {pos}/{len} steps  {msg}  {eta} left");
+        bar.set_style(style.expect("the template is a constant"));
+        Self { bar, last_line: Instant::now(), last_step }
+    }
+
+    pub(crate) fn finish(&mut self) {
+        self.bar.finish_and_clear();
+    }
+
+    fn line(&self, text: &str) {
+        if self.bar.is_hidden() {
+            println!("{text}");
+        } else {
+            self.bar.suspend(|| println!("{text}"));
+        }
+    }
+
+    fn step(&mut self, m: &StepMetrics) {
+        let rate = m.tokens as f64 / m.seconds;
+        self.bar.set_message(format!("epoch {}  loss {:.4}  {rate:.0} tokens/s", m.epoch, m.loss));
+        self.bar.set_position(m.step);
+        if self.bar.is_hidden() && self.last_line.elapsed() > LINE_EVERY {
+            self.last_line = Instant::now();
+            let (step, last, epoch, loss) = (m.step, self.last_step, m.epoch, m.loss);
+            println!("step {step:>7} of {last}  epoch {epoch}  loss {loss:.4}  {rate:.0} tokens/s");
+        }
+    }
+}
+
+impl Observer for Progress {
+    fn observe(&mut self, report: Report<'_>) {
+        match report {
+            Report::Step(m) => self.step(m),
+            Report::Waiting { joined, needed } => {
+                self.line(&format!("waiting     for workers: {joined} of {needed} are here"));
+            }
+            Report::Joined { worker, hello } => {
+                let (host, pid, threads) = (printable(&hello.host), hello.process_id, hello.threads);
+                self.line(&format!("joined      {worker} (process {pid} on {host}, {threads} threads)"));
+            }
+            Report::Left { worker, reason } => {
+                self.line(&format!("left        {worker}: {}", printable(reason)))
+            }
+            Report::Valid { metrics: m, best } => {
+                let mark = if best { "  best so far" } else { "" };
+                let (step, loss, perplexity) = (m.step, m.valid_loss, m.valid_perplexity);
+                self.line(&format!(
+                    "validation  step {step}: loss {loss:.4}, perplexity {perplexity:.2}{mark}"
+                ));
+            }
+            Report::Test(m) => {
+                self.line(&format!(
+                    "test        loss {:.4}, perplexity {:.2}",
+                    m.test_loss, m.test_perplexity
+                ));
+            }
+            Report::Checkpoint { path, .. } => self.line(&format!("checkpoint  {}", path.display())),
+            Report::Stopping => self.line("stopping    after this step"),
+        }
+    }
+}
+
+/// Text from the network, fit for a terminal.
+fn printable(text: &str) -> String {
+    text.chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}

@@ -1,0 +1,44 @@
+//! `carousel worker`: computes for a coordinator.
+
+use std::io::Read;
+use std::num::NonZero;
+
+use carousel_worker::{WorkerOptions, work};
+
+use crate::failure::Failure;
+
+/// Compute for a coordinator; needs neither data nor configuration
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  carousel worker --coordinator http://192.0.2.10:7700 --threads 8")]
+pub(crate) struct Arguments {
+    /// The coordinator's address
+    #[arg(long, value_name = "http://HOST:PORT")]
+    coordinator: String,
+    /// Threads that compute [default: one for each core]
+    #[arg(long, value_name = "N")]
+    threads: Option<NonZero<usize>>,
+    /// End when standard input does, as when the process that holds it ends
+    #[arg(long, hide = true)]
+    with_parent: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    if arguments.with_parent {
+        std::thread::spawn(end_with_standard_input);
+    }
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let threads = arguments.threads.map_or(cores, NonZero::get);
+    Ok(work(&WorkerOptions { coordinator: arguments.coordinator.clone(), threads })?)
+}
+
+/// The parent never writes: a read returns only when the pipe's other end is closed, however that came.
+fn end_with_standard_input() {
+    let mut byte = [0u8; 1];
+    loop {
+        match std::io::stdin().read(&mut byte) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Ok(1..) => {}
+            _ => std::process::exit(0),
+        }
+    }
+}

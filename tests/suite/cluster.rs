@@ -1,0 +1,116 @@
+//! The promise: the trained bits do not depend on who computes.
+
+use crate::program::{Running, Workshop};
+
+/// What else the weights are made of; each is crossed with 1 and 3 workers.
+const VARIANTS: &[&[&str]] = &[
+    &["train.optimizer=sgd", "train.learning_rate=0.5", "train.schedule=constant"],
+    &["model.tied=true", "model.embedding=13"],
+    &["data.tokenizer=words", "model.layers=1", "train.window=3"],
+    &["train.schedule={kind=\"zaremba\",after=1,divide=2.0}", "train.epochs=2", "train.clip_norm=0"],
+    &["train.schedule={kind=\"plateau\",divide=4.0}", "train.evaluate_every=10"],
+    &["model.cell=gru"],
+    &["model.cell=rnn_tanh", "train.lanes=7"],
+];
+
+#[test]
+fn any_number_of_workers_and_threads_gives_the_same_bits() {
+    let shop = Workshop::new();
+    let alone = shop.trained("w1", &["--workers", "1"]);
+    for (run, workers, threads) in
+        [("w2", "2", 1), ("w3", "3", 1), ("w4", "4", 1), ("w1t2", "1", 2), ("w2t2", "2", 2)]
+    {
+        let threads = format!("cluster.threads={threads}");
+        assert_eq!(
+            shop.trained(run, &["--workers", workers, "--set", &threads]),
+            alone,
+            "{workers} workers, {threads}"
+        );
+    }
+    assert_ne!(shop.trained("seed", &["--set", "seed=4"]), alone, "another seed is another run");
+    assert_ne!(
+        shop.trained("lanes", &["--set", "train.lanes=2"]),
+        alone,
+        "lanes are part of the configuration"
+    );
+}
+
+#[test]
+fn every_option_gives_the_same_bits_with_one_and_three_workers() {
+    let shop = Workshop::new();
+    let mut seen = vec![shop.trained("plain", &[])];
+    for (number, variant) in VARIANTS.iter().enumerate() {
+        let sets: Vec<&str> = variant.iter().flat_map(|set| ["--set", set]).collect();
+        let digest = |workers: &str| {
+            let further: Vec<&str> = ["--workers", workers].into_iter().chain(sets.iter().copied()).collect();
+            shop.trained(&format!("v{number}w{workers}"), &further)
+        };
+        let alone = digest("1");
+        assert_eq!(digest("3"), alone, "{variant:?}");
+        assert!(!seen.contains(&alone), "{variant:?} changes nothing");
+        seen.push(alone);
+    }
+}
+
+#[test]
+fn instruction_sets_give_the_same_bits() {
+    let shop = Workshop::new();
+    let trained_on = |isa: &str| {
+        let run = format!("isa-{isa}");
+        let mut command = shop.command(&["train", "run.toml", "--run", &run, "--set", "train.steps=8"]);
+        let output = command.env("CAROUSEL_ISA", isa).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        if said.contains("CAROUSEL_ISA") {
+            println!("SKIPPED {isa}: this machine does not have it");
+            return None;
+        }
+        assert!(output.status.success(), "{isa}: {said}");
+        Some(shop.digest(&run))
+    };
+    let portable = trained_on("portable").expect("the portable path runs everywhere");
+    for isa in ["avx2", "avx512"] {
+        if let Some(digest) = trained_on(isa) {
+            assert_eq!(digest, portable, "{isa}");
+        }
+    }
+}
+
+#[test]
+fn coordinator_and_workers_by_hand_make_the_same_run() {
+    let shop = Workshop::new();
+    let by_train = shop.trained("train", &[]);
+    let arguments =
+        ["coordinator", "run.toml", "--run", "hand", "--listen", "127.0.0.1:0", "--set", "cluster.workers=2"];
+    let mut coordinator = shop.start(&arguments);
+    let address = address_of(&mut coordinator);
+    // A worker needs no data, no configuration and no shared disk: it runs in an empty folder.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let work = || {
+        let mut command = shop.command(&["worker", "--coordinator", &address, "--threads", "1"]);
+        command.current_dir(elsewhere.path()).spawn().unwrap()
+    };
+    let mut workers = [work(), work()];
+    assert!(coordinator.wait().unwrap().success(), "{}", coordinator.said());
+    for worker in &mut workers {
+        assert!(worker.wait().unwrap().success(), "a worker ends well with its run");
+    }
+    assert_eq!(shop.digest("hand"), by_train);
+    assert_eq!(elsewhere.path().read_dir().unwrap().count(), 0, "a worker writes nothing");
+}
+
+#[test]
+fn more_workers_than_lanes_do_no_harm() {
+    let shop = Workshop::new();
+    let sets = ["--set", "train.lanes=1", "--set", "train.steps=5"];
+    let alone = shop.trained("one", &sets);
+    let three: Vec<&str> = sets.iter().copied().chain(["--workers", "3"]).collect();
+    assert_eq!(shop.trained("three", &three), alone);
+}
+
+/// The address a coordinator says it listens on.
+pub(crate) fn address_of(coordinator: &mut Running) -> String {
+    coordinator.wait_for("http://");
+    let printed = coordinator.printed();
+    let line = printed.lines().find(|line| line.contains("http://")).unwrap();
+    line[line.find("http://").unwrap()..].trim().to_owned()
+}

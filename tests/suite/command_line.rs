@@ -1,0 +1,99 @@
+//! What users get wrong, and what they read then.
+
+use crate::program::Workshop;
+
+/// Arguments after `train run.toml --run new`, and what the message must have in it.
+const REFUSED: &[(&[&str], &[&str])] = &[
+    (&["--set", "train.lr=1"], &["--set train.lr=1", "unknown field `lr`"]),
+    (&["--set", "train.lanes=8"], &["train.lanes: found 8", "at most train.streams, 7"]),
+    (&["--set", "train.streams=0"], &["train.streams: found 0"]),
+    (&["--set", "train.window=4000"], &["training text", "one window of every stream needs 28001"]),
+    (&["--set", "data.train=absent.txt"], &["data.train", "absent.txt"]),
+    (&["--set", "data.train=${NO_SUCH_VARIABLE}/x"], &["NO_SUCH_VARIABLE"]),
+    (&["--set", "data.train=empty.txt"], &["empty.txt"]),
+    (&["--set", "data.train=latin1.txt"], &["latin1.txt", "UTF-8", "line 2"]),
+    (&["--set", "data.tokenizer=absent.json"], &["absent.json"]),
+    (&["--set", "model.hidden=0"], &["model.hidden: found 0"]),
+    (&["--set", "cluster.workers=0"], &["cluster.workers: found 0"]),
+    (&["--resume"], &["new/config.toml", "No such file"]),
+];
+
+#[test]
+fn bad_input_is_named_and_nothing_is_started_or_written() {
+    let shop = Workshop::new();
+    shop.write("empty.txt", "");
+    std::fs::write(shop.path("latin1.txt"), b"fine\ncaf\xe9\n").unwrap();
+    for (further, parts) in REFUSED {
+        let arguments: Vec<&str> =
+            ["train", "run.toml", "--run", "new"].iter().chain(*further).copied().collect();
+        let message = shop.refused(&arguments);
+        for part in *parts {
+            assert!(message.contains(part), "{further:?}: {message:?} lacks {part:?}");
+        }
+        assert!(!shop.path("new").exists(), "{further:?} left a folder behind");
+    }
+}
+
+#[test]
+fn a_broken_file_is_named_with_its_line() {
+    let shop = Workshop::new();
+    shop.write("broken.toml", "seed = 1\n[data]\ntrain = \"text.txt\"\nvalid_fracton = 0.1\n");
+    let message = shop.refused(&["train", "broken.toml"]);
+    for part in ["broken.toml", "line 4", "valid_fracton", "valid_fraction"] {
+        assert!(message.contains(part), "{message}");
+    }
+    assert!(shop.refused(&["train", "absent.toml"]).contains("absent.toml"));
+    assert!(!shop.path("runs").exists());
+}
+
+#[test]
+fn a_run_is_never_overwritten_and_only_gone_on_with_as_it_was() {
+    let shop = Workshop::new();
+    shop.trained("run", &["--set", "train.steps=5"]);
+    let before = shop.read("run/config.toml");
+    assert!(shop.refused(&["train", "run.toml", "--run", "run"]).contains("--resume"));
+    let resume = ["train", "run.toml", "--run", "run", "--resume", "--set", "train.steps=6"];
+    let with = |set: &str| shop.refused(&[&resume[..], &["--set", set]].concat());
+    assert!(
+        with("train.learning_rate=0.02")
+            .contains("train.learning_rate is 0.02, the run's own config.toml has 0.01")
+    );
+    assert!(with("seed=9").contains("seed is 9"));
+    assert!(with("train.steps=4").contains("train.steps is 4"));
+    shop.write("text.txt", &shop.read("text.txt").replace("carousel", "carrousel"));
+    let message = shop.refused(&resume);
+    assert!(message.contains("text is not the one") || message.contains("tokenizer made from"), "{message}");
+    assert_eq!(shop.read("run/config.toml"), before);
+}
+
+#[test]
+fn a_taken_port_leaves_nothing_behind() {
+    let shop = Workshop::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let message = shop.refused(&["coordinator", "run.toml", "--run", "new", "--listen", &address]);
+    assert!(message.contains(&address), "{message}");
+    assert!(!shop.path("new").exists());
+}
+
+#[test]
+fn paths_that_are_no_run_are_named() {
+    let shop = Workshop::new();
+    for command in ["digest", "evaluate"] {
+        let message = shop.refused(&[command, "nowhere"]);
+        assert!(message.contains("nowhere") && message.contains("checkpoints/step-*"), "{message}");
+    }
+    let message = shop.refused(&["worker", "--coordinator", "not an address"]);
+    assert!(message.contains("http://HOST:PORT"), "{message}");
+}
+
+#[test]
+fn every_subcommand_shows_an_example() {
+    let shop = Workshop::new();
+    let help = shop.succeed(&["--help"]);
+    for command in ["train", "coordinator", "worker", "evaluate", "generate", "digest"] {
+        assert!(help.contains(command), "{help}");
+        let help = shop.succeed(&[command, "--help"]);
+        assert!(help.contains(&format!("Example:\n  carousel {command} ")), "{help}");
+    }
+}

@@ -1,0 +1,132 @@
+//! Interruptions and losses with real processes: each test proves that the fault fired, and compares with the run
+//! without it.
+
+use crate::cluster::address_of;
+use crate::program::{Workshop, children, eventually, is_alive, signal};
+
+/// Long enough to be interrupted in the middle, short enough for a test.
+const LONG: &[&str] = &["--set", "train.steps=1500", "--set", "train.evaluate_every=400", "--workers", "2"];
+
+fn start(shop: &Workshop, run: &str, further: &[&str]) -> crate::program::Running {
+    let arguments: Vec<&str> =
+        ["train", "run.toml", "--run", run].iter().chain(LONG).chain(further).copied().collect();
+    shop.start(&arguments)
+}
+
+fn last_step(shop: &Workshop, run: &str) -> u64 {
+    shop.metrics(run)
+        .iter()
+        .filter(|line| line.get("loss").is_some())
+        .map(|line| line["step"].as_u64().unwrap())
+        .max()
+        .unwrap()
+}
+
+#[test]
+fn ctrl_c_checkpoints_and_resume_ends_with_the_same_bits() {
+    let shop = Workshop::new();
+    let quiet = shop.trained("quiet", LONG);
+    let mut run = start(&shop, "stopped", &[]);
+    run.wait_for("checkpoints/step-00000020");
+    let workers = children(run.id());
+    assert_eq!(workers.len(), 2);
+    signal("INT", run.id());
+    assert_eq!(run.wait().unwrap().code(), Some(130), "{}", run.said());
+    assert!(run.said().contains("go on with --resume"), "{}", run.said());
+    let stopped_at = last_step(&shop, "stopped");
+    assert!((20..1500).contains(&stopped_at), "it was stopped in the middle: {stopped_at}");
+    assert!(workers.iter().all(|&worker| !is_alive(worker)), "no worker is left");
+    assert_ne!(shop.digest("stopped"), quiet);
+    let resumed = shop.trained("stopped", &[LONG, &["--resume", "--workers", "3"]].concat());
+    assert_eq!(resumed, quiet);
+    let steps: Vec<u64> = shop
+        .metrics("stopped")
+        .iter()
+        .filter(|l| l.get("loss").is_some())
+        .map(|l| l["step"].as_u64().unwrap())
+        .collect();
+    assert_eq!(steps, (1..=1500).collect::<Vec<_>>(), "each step stands once in the metrics");
+}
+
+#[test]
+fn a_killed_parent_leaves_no_orphan_and_resume_goes_on() {
+    let shop = Workshop::new();
+    let quiet = shop.trained("quiet", LONG);
+    let mut run = start(&shop, "killed", &[]);
+    run.wait_for("checkpoints/step-00000060");
+    let workers = children(run.id());
+    assert_eq!(workers.len(), 2);
+    signal("KILL", run.id());
+    assert_eq!(run.wait().unwrap().code(), None, "it was killed");
+    let gone = eventually(|| workers.iter().all(|&worker| !is_alive(worker)).then_some(()));
+    assert!(gone.is_some(), "a worker of a killed parent is left");
+    assert_eq!(shop.trained("killed", &[LONG, &["--resume"]].concat()), quiet);
+}
+
+#[test]
+fn a_killed_worker_changes_nothing() {
+    let shop = Workshop::new();
+    let quiet = shop.trained("quiet", LONG);
+    let mut run = start(&shop, "lost", &["--workers", "3"]);
+    run.wait_for("checkpoints/step-00000020");
+    signal("KILL", children(run.id())[1]);
+    assert!(run.wait().unwrap().success(), "{}", run.said());
+    assert!(run.printed().contains("left        worker"), "the fault fired: {}", run.printed());
+    assert_eq!(shop.digest("lost"), quiet);
+    let workers: Vec<u64> = shop.metrics("lost").iter().filter_map(|line| line["workers"].as_u64()).collect();
+    assert_eq!((workers[0], *workers.last().unwrap()), (3, 2), "two workers went on");
+}
+
+#[test]
+fn a_worker_that_joins_late_takes_part_and_changes_nothing() {
+    let shop = Workshop::new();
+    let quiet = shop.trained("quiet", LONG);
+    let arguments = ["coordinator", "run.toml", "--run", "joined", "--listen", "127.0.0.1:0"];
+    let mut coordinator = shop.start(&[&arguments[..], &LONG[..4]].concat());
+    let address = address_of(&mut coordinator);
+    let mut first = shop.start(&["worker", "--coordinator", &address, "--threads", "1"]);
+    coordinator.wait_for("checkpoints/step-00000020");
+    let mut late = shop.start(&["worker", "--coordinator", &address, "--threads", "1"]);
+    assert!(coordinator.wait().unwrap().success(), "{}", coordinator.said());
+    assert!(first.wait().unwrap().success() && late.wait().unwrap().success());
+    assert_eq!(shop.digest("joined"), quiet);
+    let workers: Vec<u64> =
+        shop.metrics("joined").iter().filter_map(|line| line["workers"].as_u64()).collect();
+    assert_eq!((workers[0], *workers.last().unwrap()), (1, 2), "it took part");
+}
+
+#[test]
+fn without_any_worker_the_run_fails_and_names_what_remains() {
+    let shop = Workshop::new();
+    let mut run = start(&shop, "alone", &["--workers", "1"]);
+    run.wait_for("checkpoints/step-00000020");
+    signal("KILL", children(run.id())[0]);
+    assert_eq!(run.wait().unwrap().code(), Some(1));
+    let said = run.said();
+    assert!(said.contains("checkpoint"), "{said}");
+}
+
+#[test]
+fn a_damaged_checkpoint_is_passed_over() {
+    let shop = Workshop::new();
+    let quiet = shop.trained("run", &[]);
+    let damaged = shop.path("run/checkpoints/latest/model.safetensors");
+    let mut bytes = std::fs::read(&damaged).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&damaged, bytes).unwrap();
+    let output = shop.run(&["digest", "run"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("passed over") && said.contains("model.safetensors: damaged"), "{said}");
+    assert_ne!(String::from_utf8_lossy(&output.stdout), quiet, "an earlier checkpoint has another state");
+    assert_eq!(shop.trained("run", &["--resume"]), quiet, "and leads to the same end");
+}
+
+#[test]
+fn raising_the_steps_goes_on_as_if_the_run_had_never_ended() {
+    let shop = Workshop::new();
+    let sets = ["--set", "train.schedule=constant", "--set", "train.evaluate_every=25"];
+    let long = shop.trained("long", &[&sets[..], &["--set", "train.steps=60"]].concat());
+    shop.trained("short", &[&sets[..], &["--set", "train.steps=35"]].concat());
+    let raised = shop.trained("short", &[&sets[..], &["--set", "train.steps=60", "--resume"]].concat());
+    assert_eq!(raised, long);
+}

@@ -1,0 +1,11 @@
+//! End to end: the program as its users run it. Real processes, real text, equal bits.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
+
+mod architecture;
+mod cluster;
+mod command_line;
+mod data;
+mod faults;
+mod formats;
+mod program;

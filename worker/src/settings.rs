@@ -1,0 +1,77 @@
+//! The run's settings as they come over the wire, checked and turned into the model's own types.
+
+use carousel_model::{ModelConfig, ModelError, OptimizerConfig};
+use carousel_proto::v1::{ModelSettings, OptimizerSettings, RunSettings, optimizer_settings::Kind};
+
+/// What a worker knows of its run.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub seed: u64,
+    pub model: ModelConfig,
+    pub optimizer: OptimizerConfig,
+    pub streams: u32,
+    pub window: u32,
+    pub lanes: u32,
+}
+
+/// Settings that cannot be worked with.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// A part is missing.
+    #[error("the coordinator's settings have no {0}")]
+    Missing(&'static str),
+    /// A size is zero or the lanes do not fit.
+    #[error("the coordinator's settings have {streams} streams, window {window}, {lanes} lanes")]
+    Sizes {
+        /// Streams.
+        streams: u32,
+        /// Steps of a window.
+        window: u32,
+        /// Lanes.
+        lanes: u32,
+    },
+    /// The cell is unknown to this program.
+    #[error("the coordinator asks for cell {0:?}, which this program does not know")]
+    Cell(String),
+    /// The model refuses its sizes.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+}
+
+impl TryFrom<RunSettings> for Settings {
+    type Error = SettingsError;
+
+    fn try_from(settings: RunSettings) -> Result<Self, SettingsError> {
+        let RunSettings { seed, streams, window, lanes, .. } = settings;
+        if streams == 0 || window == 0 || lanes == 0 || lanes > streams {
+            return Err(SettingsError::Sizes { streams, window, lanes });
+        }
+        let model = model_config(settings.model.ok_or(SettingsError::Missing("model"))?)?;
+        let optimizer = optimizer_config(settings.optimizer.ok_or(SettingsError::Missing("optimizer"))?)?;
+        Ok(Self { seed, model, optimizer, streams, window, lanes })
+    }
+}
+
+fn model_config(settings: ModelSettings) -> Result<ModelConfig, SettingsError> {
+    let config = ModelConfig {
+        cell: settings.cell.parse().map_err(|_| SettingsError::Cell(settings.cell.clone()))?,
+        vocabulary: settings.vocabulary as usize,
+        embedding: settings.embedding as usize,
+        hidden: settings.hidden as usize,
+        layers: settings.layers as usize,
+        tied: settings.tied,
+        dropout: settings.dropout,
+        init: settings.init,
+    };
+    config.validate()?;
+    Ok(config)
+}
+
+fn optimizer_config(settings: OptimizerSettings) -> Result<OptimizerConfig, SettingsError> {
+    Ok(match settings.kind.ok_or(SettingsError::Missing("optimizer"))? {
+        Kind::Sgd(_) => OptimizerConfig::Sgd,
+        Kind::Adam(adam) => {
+            OptimizerConfig::Adam { beta1: adam.beta1, beta2: adam.beta2, epsilon: adam.epsilon }
+        }
+    })
+}
