@@ -22,7 +22,7 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     run: RunArguments,
     /// Worker processes [default: cluster.workers]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", overrides_with = "workers")]
     workers: Option<u32>,
 }
 

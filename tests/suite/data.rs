@@ -7,7 +7,7 @@ fn a_folder_with_globs_is_read_in_order() {
     let shop = Workshop::new();
     let text = shop.read("text.txt");
     std::fs::create_dir_all(shop.path("texts/inner")).unwrap();
-    let (first, second) = text.split_at(text.len() / 2);
+    let (first, second) = text.split_at(text[..text.len() / 2].rfind('\n').unwrap() + 1);
     shop.write("texts/a.txt", first);
     shop.write("texts/inner/b.txt", second);
     shop.write("texts/ignored.md", "not this");
