@@ -3,9 +3,10 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use carousel_coordinator::{Control, Ending};
+use crossbeam::channel::{self, Receiver, RecvTimeoutError, Sender};
 
 use crate::config::{Config, Sample};
 use crate::failure::Failure;
@@ -57,16 +58,16 @@ fn show_sample(folder: &std::path::Path, sample: &Sample) -> Result<(), Failure>
 /// The worker processes. Each ends when its standard input does, which this process holds: however this process ends,
 /// none is left.
 struct Workers {
-    watch: thread::JoinHandle<()>,
+    all_ended: Receiver<()>,
 }
 
-/// After the run is over, workers that do not end by themselves are ended.
+/// After the run is over, workers that do not end by themselves are left to the end of this process.
 const GRACE: Duration = Duration::from_secs(5);
 
 impl Workers {
     fn start(config: &Config, coordinator: SocketAddr, control: Control) -> Result<Self, Failure> {
         let program = std::env::current_exe().map_err(Failure::failed)?;
-        let mut children = Vec::new();
+        let (ended, endings) = channel::unbounded();
         for _ in 0..config.cluster.workers {
             let mut command = Command::new(&program);
             command.args(["worker", "--with-parent", "--coordinator", &format!("http://{coordinator}")]);
@@ -74,39 +75,38 @@ impl Workers {
             // A group of its own: Ctrl-C at the terminal is for the coordinator, which ends the step first.
             std::os::unix::process::CommandExt::process_group(&mut command, 0);
             command.stdin(Stdio::piped()).stdout(Stdio::null());
-            children.push(
-                command.spawn().map_err(|error| Failure::failed(format!("starting a worker: {error}")))?,
-            );
+            let child =
+                command.spawn().map_err(|error| Failure::failed(format!("starting a worker: {error}")))?;
+            let ended = ended.clone();
+            thread::spawn(move || collect(child, &ended));
         }
-        Ok(Self { watch: thread::spawn(move || watch(children, &control)) })
+        let (finished, all_ended) = channel::bounded(1);
+        thread::spawn(move || watch(&endings, &control, finished));
+        Ok(Self { all_ended })
     }
 
     fn wait(self) {
-        let deadline = Instant::now() + GRACE;
-        while !self.watch.is_finished() && Instant::now() < deadline {
-            thread::sleep(Duration::from_millis(20));
+        if self.all_ended.recv_timeout(GRACE) == Err(RecvTimeoutError::Timeout) {
+            tracing::warn!("a worker has not ended {} s after the run", GRACE.as_secs());
         }
-        // What is left ends with this process, by its standard input.
     }
 }
 
-/// Collects the workers as they end; when none is left the run cannot go on.
-fn watch(mut children: Vec<Child>, control: &Control) {
-    let mut last = String::from("none was started");
-    while !children.is_empty() {
-        thread::sleep(Duration::from_millis(20));
-        children.retain_mut(|child| match child.try_wait() {
-            Ok(None) => true,
-            Ok(Some(status)) => {
-                last = format!("process {}: {status}", child.id());
-                false
-            }
-            Err(error) => {
-                last = format!("process {}: {error}", child.id());
-                false
-            }
-        });
+/// Waits for a worker's end, holding its standard input open until then, and tells how it ended.
+fn collect(mut child: Child, ended: &Sender<String>) {
+    let held = child.stdin.take();
+    let how = child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
+    drop(held);
+    if ended.send(format!("process {}: {how}", child.id())).is_err() {
+        tracing::debug!("a worker ended after the run was over");
     }
-    control
-        .abort(format!("every worker process has ended, the last one {last}; the latest checkpoint remains"));
+}
+
+/// When the last worker has ended the run cannot go on.
+fn watch(endings: &Receiver<String>, control: &Control, finished: Sender<()>) {
+    if let Some(last) = endings.iter().last() {
+        let rest = "go on with --resume from the latest checkpoint";
+        control.abort(format!("every worker process has ended, the last one, {last}; {rest}"));
+    }
+    drop(finished);
 }

@@ -23,6 +23,7 @@ use crate::trainer::{Trainer, TrainerError};
     unreachable_pub,
     dead_code,
     clippy::all,
+    clippy::allow_attributes_without_reason,
     reason = "generated; documented in training.proto"
 )]
 mod generated {
