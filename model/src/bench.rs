@@ -200,7 +200,8 @@ impl Run {
             step_tokens: count as u64,
         };
         let all = 0..self.lanes.len();
-        let mut gradients = self.model.gradients(&self.parameters, &window, &mut self.carries, std::slice::from_ref(&all))?;
+        let mut gradients =
+            self.model.gradients(&self.parameters, &window, &mut self.carries, std::slice::from_ref(&all))?;
         let computed = start.elapsed().as_secs_f64();
         let norm = self.fold_and_measure(&mut gradients);
         let normed = start.elapsed().as_secs_f64();

@@ -2,7 +2,10 @@
 
 use crate::{
     IGNORED_TARGET, LaneLoss, ModelConfig, Parameters, Window,
-    kernels::{Context, Decoder, Lanes, Outputs, Panels, RowLoss, SoftmaxGradient, Source, View, row_losses},
+    kernels::{
+        Context, Decoder, Lanes, Outputs, PackedRight, Panels, RowLoss, SoftmaxGradient, Source, View,
+        row_losses,
+    },
 };
 
 /// What the head keeps of a window. T·B rows.
@@ -67,7 +70,7 @@ impl Head {
         ctx: Context<'_>,
         (config, parameters): (&ModelConfig, &Parameters),
         (window, lanes): (&Window<'_>, Lanes<'_>),
-        (hidden, gradient): (View<'_>, &mut Panels),
+        (hidden, gradient): (&PackedRight, &mut Panels),
         (dense, offset): (&mut [&mut [f32]], usize),
     ) {
         let name = if config.tied { "encoder.weight" } else { "decoder.weight" };

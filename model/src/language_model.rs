@@ -9,7 +9,7 @@ use crate::{
     dropout::Dropout,
     embedding,
     head::Head,
-    kernels::{Context, Isa, Lane, Lanes, Panels, Scratch, View, with_team},
+    kernels::{Context, Isa, Lane, Lanes, PackedRight, Panels, Scratch, View, pack_right, with_team},
     layer::{Layer, LayerTape, PackedWeights},
     layout::{GradientLayout, ParameterLayout},
     stopwatch::{Stage, Stopwatch},
@@ -37,6 +37,7 @@ struct Tapes {
     /// (T·B, E) gradient of the embedding's output.
     input_gradient: Panels,
     packed: PackedWeights,
+    packed_right: PackedRight,
     head: Head,
 }
 
@@ -300,10 +301,11 @@ impl Pass<'_> {
         let top = self.config.layers - 1;
         let mut gradient = std::mem::take(&mut self.tapes.layers[top].dh);
         gradient.shape(rows, self.config.hidden);
-        let Tapes { layers, inputs, head, .. } = &mut *self.tapes;
+        let Tapes { layers, inputs, head, packed_right, .. } = &mut *self.tapes;
         let hidden = input_view(inputs, layers, self.config.layers, masked, rows);
+        pack_right(ctx, lanes, hidden, packed_right);
         let model = (self.config, self.parameters);
-        head.backward(ctx, model, (self.window, lanes), (hidden, &mut gradient), (dense, self.offset));
+        head.backward(ctx, model, (self.window, lanes), (packed_right, &mut gradient), (dense, self.offset));
         self.watch.lap(Stage::DecoderBackward);
         for index in (0..self.config.layers).rev() {
             if let Some(dropout) = &self.dropout {
@@ -334,12 +336,12 @@ impl Pass<'_> {
             _ => std::mem::take(&mut self.tapes.layers[index - 1].dh),
         };
         let layer = Layer::new(self.config, self.parameters, index, (lanes.steps, lanes.streams));
-        let Tapes { layers, inputs, packed, .. } = &mut *self.tapes;
+        let Tapes { layers, inputs, packed, packed_right, .. } = &mut *self.tapes;
         layer.backward(ctx, &mut layers[index], packed);
         self.watch.lap(Stage::RecurrenceBackward);
         let (below, tape) = layers.split_at(index);
         let x = input_view(inputs, below, index, self.dropout.is_some(), rows);
-        layer.weight_gradients(ctx, (x, &tape[0]), lanes, (dense, self.offset));
+        layer.weight_gradients(ctx, (x, &tape[0]), (lanes, packed_right), (dense, self.offset));
         self.watch.lap(Stage::WeightGradients);
         layer.input_gradient(ctx, &tape[0], packed, &mut out);
         self.watch.lap(Stage::InputGradients);

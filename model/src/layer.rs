@@ -4,8 +4,9 @@ use crate::{
     Cell, ModelConfig, Parameters,
     cells::Wiring,
     kernels::{
-        Context, Cotangents, LANES, Lanes, Outputs, Packed, Panels, Recurrence, Source, Tape, View, dense,
-        lane_sums, pack_for_input, pack_for_output, recur_backward, recur_forward, weight_gradient,
+        Context, Cotangents, LANES, Lanes, LeftPanel, Outputs, Packed, PackedRight, Panels, Recurrence,
+        Source, Tape, View, dense, lane_sums, pack_for_input, pack_for_output, pack_right, recur_backward,
+        recur_forward, weight_gradient,
     },
 };
 
@@ -223,7 +224,7 @@ impl<'a> Layer<'a> {
         &self,
         ctx: Context<'_>,
         (x, tape): (View<'_>, &LayerTape),
-        lanes: Lanes<'_>,
+        (lanes, packed): (Lanes<'_>, &mut PackedRight),
         (dense, offset): (&mut [&mut [f32]], usize),
     ) {
         let rows = self.steps * self.streams;
@@ -233,7 +234,8 @@ impl<'a> Layer<'a> {
         {
             let left = self.slot_panels(tape, wires);
             let width = right.columns();
-            weight_gradient(ctx, lanes, &left, right, &self.outputs(dense, offset, weight, width));
+            pack_right(ctx, lanes, right, packed);
+            weight_gradient(ctx, lanes, &left, packed, &self.outputs(dense, offset, weight, width));
             lane_sums(ctx, lanes, &left, None, &self.outputs(dense, offset, bias, 4 * self.hidden));
             self.clear_unused(dense, offset, (weight, width), bias);
         }
@@ -243,11 +245,7 @@ impl<'a> Layer<'a> {
     }
 
     /// Panels of the gates' gradients with the weight row that each begins, and how many rows it gives.
-    fn slot_panels<'t>(
-        &self,
-        tape: &'t LayerTape,
-        wires: &[(usize, usize)],
-    ) -> Vec<(View<'t>, usize, usize)> {
+    fn slot_panels<'t>(&self, tape: &'t LayerTape, wires: &[(usize, usize)]) -> Vec<LeftPanel<'t>> {
         let gates = tape.gates.view();
         let panel = |&(block, slot): &(usize, usize), panel: usize| {
             let (unit, count) = self.units(panel);

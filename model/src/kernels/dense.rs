@@ -115,9 +115,17 @@ impl Decoder<'_> {
     /// Columns of the logits taken at a time by [`Self::hidden_gradient_task`].
     pub(crate) const CHUNK: usize = STEPS_AT_A_TIME;
 
-    /// Tasks of one chunk's share of the hidden gradient.
-    pub(crate) fn hidden_gradient_tasks(&self, rows: usize) -> usize {
-        self.weight.row.div_ceil(2 * LANES) * row_halves(rows)
+    /// Tasks of one chunk's share of the hidden gradient: pairs of panels, in parts when there are few.
+    pub(crate) fn hidden_gradient_tasks(&self, ctx: Context<'_>) -> usize {
+        self.pairs() * self.parts(ctx)
+    }
+
+    fn pairs(&self) -> usize {
+        self.weight.row.div_ceil(2 * LANES)
+    }
+
+    fn parts(&self, ctx: Context<'_>) -> usize {
+        (2 * ctx.team.members()).div_ceil(self.pairs())
     }
 
     /// One task of: hidden gradient (rows, H) continues its chains over the logits' columns `first..first + count`.
@@ -132,9 +140,9 @@ impl Decoder<'_> {
         (first, count): (usize, usize),
         gradient: View,
     ) {
-        let (rows, halves) = (gradient.row_count(), row_halves(gradient.row_count()));
-        let (pair, half) = (task / halves, task % halves);
-        let (from, to) = (rows * half / halves, rows * (half + 1) / halves);
+        let (rows, parts) = (gradient.row_count(), self.parts(ctx));
+        let (pair, part) = (task / parts, task % parts);
+        let (from, to) = (rows * part / parts, rows * (part + 1) / parts);
         let blocks = self.weight.row.div_ceil(LANES);
         let width = (blocks - 2 * pair).min(2);
         let mut scratch = ctx.scratch.of(member, 2 * LANES * count);
@@ -151,8 +159,4 @@ impl Decoder<'_> {
         // SAFETY: each task writes its own panels and rows; the rest is the caller's promise.
         unsafe { Product { left: &left, right: packed, out, width, start }.compute(ctx.isa) };
     }
-}
-
-fn row_halves(rows: usize) -> usize {
-    if rows < 2 * ROWS_AT_A_TIME { 1 } else { 2 }
 }

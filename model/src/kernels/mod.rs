@@ -33,7 +33,7 @@ pub(crate) use softmax::{RowLoss, SoftmaxGradient, row_losses};
 pub(crate) use sums::lane_sums;
 pub(crate) use team::{Scratch, Team, with_team};
 pub(crate) use vector::{LANES, Vector};
-pub(crate) use weight_gradient::{Lane, Lanes, Outputs, weight_gradient};
+pub(crate) use weight_gradient::{Lane, Lanes, LeftPanel, Outputs, PackedRight, pack_right, weight_gradient};
 
 /// What every phase needs: who works, with which vectors, on which scratch memory.
 #[derive(Clone, Copy)]

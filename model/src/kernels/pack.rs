@@ -64,18 +64,47 @@ pub(crate) fn pack_rows_as_columns(
 ) {
     let step = width * LANES;
     let part = &source.values[first * source.row..(first + count) * source.row];
-    for (k4, quad) in pair.chunks_mut(4 * step).enumerate() {
-        let steps = quad.len() / step;
-        for (column, row) in part.chunks_exact(source.row).enumerate() {
-            let from = &row[4 * k4..4 * k4 + steps];
-            for (k, &w) in from.iter().enumerate() {
-                quad[k * step + place * LANES + column] = w;
+    if count < LANES {
+        pair.chunks_exact_mut(step).for_each(|step| step[place * LANES..(place + 1) * LANES].fill(0.0));
+    }
+    let whole = source.row / 4 * 4;
+    for (quad, rows) in part.chunks_exact(4 * source.row).enumerate() {
+        let [a, b, c, d] = std::array::from_fn(|i| &rows[i * source.row..][..whole]);
+        let [a, b, c, d] = [a, b, c, d].map(|row| row.as_chunks::<4>().0.iter());
+        let at = place * LANES + 4 * quad;
+        for (steps, (((a, b), c), d)) in pair.chunks_exact_mut(4 * step).zip(a.zip(b).zip(c).zip(d)) {
+            for (k, column) in transpose([*a, *b, *c, *d]).iter().enumerate() {
+                steps[k * step + at..k * step + at + 4].copy_from_slice(column);
             }
         }
-        for k in 0..steps {
-            quad[k * step + place * LANES + count..k * step + (place + 1) * LANES].fill(0.0);
+    }
+    for (column, row) in part.chunks_exact(source.row).enumerate() {
+        let from = if column < count / 4 * 4 { whole } else { 0 };
+        for (k, &w) in row.iter().enumerate().skip(from) {
+            pair[k * step + place * LANES + column] = w;
         }
     }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn transpose(rows: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
+    use std::arch::x86_64::{_MM_TRANSPOSE4_PS, _mm_loadu_ps, _mm_storeu_ps};
+    let mut columns = [[0.0; 4]; 4];
+    // SAFETY: SSE is part of x86-64; each array holds the four floats that are read or written.
+    unsafe {
+        let [mut a, mut b, mut c, mut d] = rows.map(|row| _mm_loadu_ps(row.as_ptr()));
+        _MM_TRANSPOSE4_PS(&mut a, &mut b, &mut c, &mut d);
+        for (column, vector) in columns.iter_mut().zip([a, b, c, d]) {
+            _mm_storeu_ps(column.as_mut_ptr(), vector);
+        }
+    }
+    columns
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn transpose(rows: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
+    std::array::from_fn(|i| std::array::from_fn(|j| rows[j][i]))
 }
 
 /// Packs block `place` of a part of a pair with columns `first..first + count` of the source's rows from `row` on, one a step: for
@@ -90,7 +119,12 @@ pub(crate) fn pack_columns(
     let rows = source.values[row * source.row..].chunks(source.row);
     for (step, from) in part.chunks_mut(width * LANES).zip(rows) {
         let to = &mut step[place * LANES..(place + 1) * LANES];
-        to[..count].copy_from_slice(&from[first..first + count]);
-        to[count..].fill(0.0);
+        match from[first..first + count].as_array::<LANES>() {
+            Some(whole) => to.copy_from_slice(whole),
+            None => {
+                to[..count].copy_from_slice(&from[first..first + count]);
+                to[count..].fill(0.0);
+            }
+        }
     }
 }

@@ -9,7 +9,7 @@ use super::{
     sums::PanelSum,
     team::Pieces,
     vector::Vector,
-    weight_gradient::{Lanes, Outputs, gradient_task, gradient_tasks},
+    weight_gradient::{Lanes, LeftPanel, Outputs, PackedRight, chunk_for, gradient_task},
 };
 use crate::IGNORED_TARGET;
 
@@ -114,8 +114,8 @@ pub(crate) struct SoftmaxGradient<'a, 'b> {
     pub(crate) targets: &'a [u32],
     pub(crate) losses: &'a [RowLoss],
     pub(crate) scale: f32,
-    /// (T·B, H) the decoder's input.
-    pub(crate) hidden: View<'a>,
+    /// (T·B, H) the decoder's input, packed.
+    pub(crate) hidden: &'a PackedRight,
     pub(crate) weight: Outputs<'b>,
     pub(crate) bias: Outputs<'b>,
 }
@@ -135,9 +135,9 @@ impl SoftmaxGradient<'_, '_> {
                     PanelSum { lanes: self.lanes, view, times: None, first: column, count, out: &self.bias };
                 ctx.isa.dispatch(sum);
             });
-            let input_tasks = self.decoder.hidden_gradient_tasks(logits.row_count());
-            let tasks = input_tasks + gradient_tasks(panels.len(), self.hidden);
-            ctx.team.run(tasks, |member, task| {
+            let input_tasks = self.decoder.hidden_gradient_tasks(ctx);
+            let left = chunk_for(panels.len(), ctx.team.members());
+            ctx.team.run(input_tasks + panels.len().div_ceil(left), |member, task| {
                 // SAFETY: every task runs once, chunk after chunk; logits are only read; `gradient` and the outputs are borrowed
                 // mutably, and different tasks write different parts of them.
                 unsafe {
@@ -145,8 +145,9 @@ impl SoftmaxGradient<'_, '_> {
                         let range = (first, count);
                         self.decoder.hidden_gradient_task(ctx, (member, task), logits, range, gradient);
                     } else {
-                        let task = (member, task - input_tasks);
-                        gradient_task(ctx, task, self.lanes, (&panels, self.hidden), &self.weight);
+                        let from = (task - input_tasks) * left;
+                        let left = &panels[from..panels.len().min(from + left)];
+                        gradient_task(ctx, member, self.lanes, (left, self.hidden), &self.weight);
                     }
                 }
             });
@@ -154,7 +155,7 @@ impl SoftmaxGradient<'_, '_> {
     }
 
     /// The chunk's panels with their first column and count of columns.
-    fn chunk<'v>(&self, logits: View<'v>, first: usize, count: usize) -> Vec<(View<'v>, usize, usize)> {
+    fn chunk<'v>(&self, logits: View<'v>, first: usize, count: usize) -> Vec<LeftPanel<'v>> {
         let starts = (first..first + count).step_by(LANES);
         starts
             .map(|column| {

@@ -3,7 +3,7 @@
 use super::{
     Context, Kernel, View,
     vector::Vector,
-    weight_gradient::{Lanes, Outputs},
+    weight_gradient::{Lanes, LeftPanel, Outputs},
 };
 use crate::tree::LaneTree;
 
@@ -12,7 +12,7 @@ use crate::tree::LaneTree;
 pub(crate) fn lane_sums(
     ctx: Context<'_>,
     lanes: Lanes<'_>,
-    left: &[(View, usize, usize)],
+    left: &[LeftPanel<'_>],
     times: Option<&[View]>,
     out: &Outputs<'_>,
 ) {

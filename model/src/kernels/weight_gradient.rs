@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use super::{
-    Context, Kernel, View,
+    Buffer, Context, Kernel, View,
     team::Pieces,
     vector::{LANES, Vector},
 };
@@ -57,106 +57,191 @@ impl<'a> Outputs<'a> {
     }
 }
 
-/// Panels of the left operand a task takes: with one group of right panels they fit the second-level cache.
-const PANELS_AT_A_TIME: usize = 8;
+/// Panels side by side in the packed right operand.
+const GROUP: usize = 3;
 /// The tallest register tile times the widest.
-const TILE: usize = 8 * 3;
+const TILE: usize = 8 * GROUP;
 
-/// The whole gradient of one matrix. `left` lists panels of 16 columns with the first output row and the count of rows they give.
-pub(crate) fn weight_gradient(
-    ctx: Context<'_>,
-    lanes: Lanes<'_>,
-    left: &[(View, usize, usize)],
-    right: View,
-    out: &Outputs<'_>,
-) {
-    let tasks = gradient_tasks(left.len(), right);
-    ctx.team.run(tasks, |member, task| {
-        // SAFETY: every task runs once and the outputs are borrowed mutably.
-        unsafe { gradient_task(ctx, (member, task), lanes, (left, right), out) };
+/// The right operand, lane after lane, three panels side by side: a tile reads one run of memory. Group g of a matrix of R rows begins at
+/// g * 48 * R; a last group of fewer panels has shorter rows.
+#[derive(Default)]
+pub(crate) struct PackedRight {
+    data: Buffer,
+    rows: usize,
+    columns: usize,
+}
+
+impl PackedRight {
+    fn groups(&self) -> usize {
+        self.columns.div_ceil(GROUP * LANES)
+    }
+
+    /// Panels of this group.
+    fn width(&self, group: usize) -> usize {
+        (self.columns.div_ceil(LANES) - group * GROUP).min(GROUP)
+    }
+}
+
+/// Packs the right operand (T·B rows) of weight gradients.
+pub(crate) fn pack_right(ctx: Context<'_>, lanes: Lanes<'_>, right: View<'_>, packed: &mut PackedRight) {
+    let rows = right.row_count();
+    assert_eq!(rows, lanes.steps * lanes.streams, "rows of the window");
+    let floats = right.panel_count() * LANES * rows;
+    packed.data.grow(floats);
+    (packed.rows, packed.columns) = (rows, right.columns());
+    let total = right.panel_count();
+    ctx.team.run_pieces(&mut packed.data[..floats], GROUP * LANES * rows, |_, group, piece| {
+        let width = (total - group * GROUP).min(GROUP);
+        for panel in 0..width {
+            let mut to = piece[panel * LANES..].chunks_mut(width * LANES);
+            lanes.in_order(|row| {
+                let to = to.next().expect("one place a row");
+                // SAFETY: the row exists; nobody writes the operand during this phase.
+                let from = unsafe { &*right.at(group * GROUP + panel, row).cast::<[f32; LANES]>() };
+                to[..LANES].copy_from_slice(from);
+            });
+        }
     });
 }
 
-/// Tasks of [`gradient_task`].
-pub(crate) fn gradient_tasks(left_panels: usize, right: View) -> usize {
-    left_panels.div_ceil(PANELS_AT_A_TIME) * right.panel_count().div_ceil(3)
-}
-
-/// One task: some left panels against three right panels.
-///
-/// # Safety
-/// Each task runs once; nobody else touches `out`; nobody writes the operands.
-pub(crate) unsafe fn gradient_task(
-    ctx: Context<'_>,
-    (member, task): (usize, usize),
-    lanes: Lanes<'_>,
-    (left, right): (&[(View, usize, usize)], View),
-    out: &Outputs<'_>,
-) {
-    let thirds = right.panel_count().div_ceil(3);
-    let (chunk, third) = (task / thirds, task % thirds);
-    let depth = usize::BITS as usize - lanes.lanes.len().leading_zeros() as usize + 1;
-    let mut stack = ctx.scratch.of(member, depth * TILE * LANES);
-    let panels = 3 * third..right.panel_count().min(3 * third + 3);
-    let from = chunk * PANELS_AT_A_TIME;
-    for &(view, row, count) in &left[from..left.len().min(from + PANELS_AT_A_TIME)] {
-        let place = Place { row, count, panels: panels.clone() };
-        ctx.isa.dispatch(Strip { lanes, left: view, right, place, out, stack: &mut stack });
+impl Lanes<'_> {
+    /// Calls with every row: lanes, in each time steps, in each streams.
+    #[inline(always)]
+    fn in_order(&self, mut visit: impl FnMut(usize)) {
+        for lane in self.lanes {
+            for step in 0..self.steps {
+                let from = step * self.streams + lane.first;
+                (from..from + lane.streams).for_each(&mut visit);
+            }
+        }
     }
 }
 
-/// Output rows of one left panel, and right panels.
-struct Place {
-    row: usize,
-    count: usize,
-    panels: Range<usize>,
+/// A panel of the left operand with the first output row and the count of rows that it gives.
+pub(crate) type LeftPanel<'a> = (View<'a>, usize, usize);
+
+/// The whole gradient of one matrix.
+pub(crate) fn weight_gradient(
+    ctx: Context<'_>,
+    lanes: Lanes<'_>,
+    left: &[LeftPanel<'_>],
+    right: &PackedRight,
+    out: &Outputs<'_>,
+) {
+    let chunk = chunk_for(left.len(), ctx.team.members());
+    ctx.team.run(left.len().div_ceil(chunk), |member, task| {
+        let left = &left[task * chunk..left.len().min((task + 1) * chunk)];
+        // SAFETY: every task runs once and the outputs are borrowed mutably.
+        unsafe { gradient_task(ctx, member, lanes, (left, right), out) };
+    });
 }
 
-/// One left panel against up to three right panels.
-struct Strip<'a, 'b> {
+/// Left panels a task takes: as many as leave every member several tasks, at most four, which fit the second-level cache.
+pub(crate) fn chunk_for(panels: usize, members: usize) -> usize {
+    (panels / (8 * members)).clamp(1, 4)
+}
+
+/// One task: these left panels against the whole right operand.
+///
+/// # Safety
+/// Nobody else touches the output rows of these panels; nobody writes the operands.
+pub(crate) unsafe fn gradient_task(
+    ctx: Context<'_>,
+    member: usize,
+    lanes: Lanes<'_>,
+    (left, right): (&[LeftPanel<'_>], &PackedRight),
+    out: &Outputs<'_>,
+) {
+    let depth = usize::BITS as usize - lanes.lanes.len().leading_zeros() as usize + 1;
+    let packed = left.len() * LANES * right.rows;
+    let mut scratch = ctx.scratch.of(member, packed + depth * TILE * LANES);
+    let (packed, stack) = scratch.split_at_mut(packed);
+    ctx.isa.dispatch(Strips { lanes, left, right, out, packed, stack });
+}
+
+/// Left panels against the whole right operand.
+struct Strips<'a, 'b> {
     lanes: Lanes<'a>,
-    left: View<'a>,
-    right: View<'a>,
-    place: Place,
+    left: &'a [LeftPanel<'a>],
+    right: &'a PackedRight,
     out: &'a Outputs<'b>,
+    /// The left panels, lane after lane, cut to the height of a register tile.
+    packed: &'a mut [f32],
     stack: &'a mut [f32],
 }
 
-impl Kernel for Strip<'_, '_> {
+/// Where a register tile lies: left panel, first column in it, right group, first panel in it.
+#[derive(Clone, Copy)]
+struct Tile {
+    left: usize,
+    column: usize,
+    group: usize,
+    panel: usize,
+}
+
+impl Kernel for Strips<'_, '_> {
     #[inline(always)]
     fn run<V: Vector>(mut self) {
-        let mut column = 0;
-        while column < self.place.count {
-            let rows = V::GRADIENT_ROWS.min(LANES - column);
-            let mut panel = self.place.panels.start;
-            while panel < self.place.panels.end {
-                let width = V::GRADIENT_VECTORS.min(self.place.panels.end - panel);
-                // SAFETY: the caller of `gradient_task` gives exclusive outputs and quiet operands; the tile lies inside both.
-                unsafe { self.tile::<V>(column, rows, panel, width) };
-                panel += width;
+        for left in 0..self.left.len() {
+            self.pack_left::<V>(left);
+        }
+        for group in 0..self.right.groups() {
+            for left in 0..self.left.len() {
+                for column in (0..self.left[left].2).step_by(V::GRADIENT_ROWS) {
+                    let mut panel = 0;
+                    while panel < self.right.width(group) {
+                        let width = V::GRADIENT_VECTORS.min(self.right.width(group) - panel);
+                        let tile = Tile { left, column, group, panel };
+                        // SAFETY: the caller of `gradient_task` gives exclusive outputs; the tile lies inside both operands.
+                        unsafe { self.tile::<V>(tile, width) };
+                        panel += width;
+                    }
+                }
             }
-            column += rows;
         }
     }
 }
 
-impl Strip<'_, '_> {
+impl Strips<'_, '_> {
+    /// Columns of the tile that begins at `column` of a panel.
     #[inline(always)]
-    unsafe fn tile<V: Vector>(&mut self, column: usize, rows: usize, panel: usize, width: usize) {
+    fn height<V: Vector>(column: usize) -> usize {
+        V::GRADIENT_ROWS.min(LANES - column)
+    }
+
+    #[inline(always)]
+    fn pack_left<V: Vector>(&mut self, left: usize) {
+        let rows = self.right.rows;
+        let view = self.left[left].0;
+        for column in (0..LANES).step_by(V::GRADIENT_ROWS) {
+            let height = Self::height::<V>(column);
+            let start = (left * LANES + column) * rows;
+            let mut to = self.packed[start..start + height * rows].chunks_exact_mut(height);
+            self.lanes.in_order(|row| {
+                let to = to.next().expect("one place a row");
+                // SAFETY: the row exists; nobody writes the operand during this phase.
+                let from = unsafe { &*view.at(0, row).cast::<[f32; LANES]>() };
+                to.copy_from_slice(&from[column..column + height]);
+            });
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn tile<V: Vector>(&mut self, tile: Tile, width: usize) {
         // SAFETY: as the caller's.
         unsafe {
-            match (rows, width) {
-                (8, 3) => self.groups::<V, 8, 3>(column, panel),
-                (8, 2) => self.groups::<V, 8, 2>(column, panel),
-                (8, _) => self.groups::<V, 8, 1>(column, panel),
-                (6, _) => self.groups::<V, 6, 1>(column, panel),
-                (_, _) => self.groups::<V, 4, 1>(column, panel),
+            match (Self::height::<V>(tile.column), width) {
+                (8, 3) => self.groups::<V, 8, 3>(tile),
+                (8, 2) => self.groups::<V, 8, 2>(tile),
+                (8, _) => self.groups::<V, 8, 1>(tile),
+                (6, _) => self.groups::<V, 6, 1>(tile),
+                (_, _) => self.groups::<V, 4, 1>(tile),
             }
         }
     }
 
     #[inline(always)]
-    unsafe fn groups<V: Vector, const R: usize, const N: usize>(&mut self, column: usize, panel: usize) {
+    unsafe fn groups<V: Vector, const R: usize, const N: usize>(&mut self, tile: Tile) {
         if R > V::GRADIENT_ROWS || N > V::GRADIENT_VECTORS {
             return;
         }
@@ -169,7 +254,7 @@ impl Strip<'_, '_> {
                     unsafe { push(self.stack, &mut depth, &acc) };
                 }
                 // SAFETY: as the caller's.
-                acc = unsafe { self.lane_chain::<V, R, N>(*lane, column, panel) };
+                acc = unsafe { self.lane_chain::<V, R, N>(*lane, tile) };
                 for _ in 0..completed(index) {
                     // SAFETY: a trailing one of the index is a finished subtree on the stack.
                     unsafe { pop_and_add(self.stack, &mut depth, &mut acc) };
@@ -180,7 +265,7 @@ impl Strip<'_, '_> {
                 unsafe { pop_and_add(self.stack, &mut depth, &mut acc) };
             }
             // SAFETY: as the caller's.
-            unsafe { self.store(group, &acc, column, panel) };
+            unsafe { self.store(group, &acc, tile) };
         }
     }
 
@@ -189,29 +274,28 @@ impl Strip<'_, '_> {
     unsafe fn lane_chain<V: Vector, const R: usize, const N: usize>(
         &self,
         lane: Lane,
-        column: usize,
-        panel: usize,
+        tile: Tile,
     ) -> [[V; N]; R] {
         let mut acc = [[V::zero(); N]; R];
-        let left = self.left.at(0, lane.first).wrapping_add(column).cast_const();
-        let right: [*const f32; N] =
-            std::array::from_fn(|v| self.right.at(panel + v, lane.first).cast_const());
-        let mut step = 0;
-        for _ in 0..self.lanes.steps {
-            for row in step..step + lane.streams {
-                let at = row * LANES;
-                // SAFETY: row `lane.first + row` exists in both operands; column + R <= 16.
-                unsafe {
-                    let right: [V; N] = std::array::from_fn(|v| V::load(right[v].add(at)));
-                    for (i, acc) in acc.iter_mut().enumerate() {
-                        let left = V::splat(*left.add(at + i));
-                        for (acc, right) in acc.iter_mut().zip(right) {
-                            *acc = left.fma(right, *acc);
-                        }
+        let rows = self.right.rows;
+        let first = lane.first * self.lanes.steps;
+        let step = self.right.width(tile.group) * LANES;
+        let left = &self.packed[(tile.left * LANES + tile.column) * rows + first * R..];
+        let right = &self.right.data[tile.group * GROUP * LANES * rows + first * step + tile.panel * LANES..];
+        let count = lane.streams * self.lanes.steps;
+        assert!(left.len() >= count * R && right.len() >= (count - 1) * step + N * LANES, "rows of a lane");
+        let (left, right) = (left.as_ptr(), right.as_ptr());
+        for row in 0..count {
+            // SAFETY: checked above: R floats of `left` and N vectors of `right` in every row.
+            unsafe {
+                let right: [V; N] = std::array::from_fn(|v| V::load(right.add(row * step + v * LANES)));
+                for (i, acc) in acc.iter_mut().enumerate() {
+                    let left = V::splat(*left.add(row * R + i));
+                    for (acc, right) in acc.iter_mut().zip(right) {
+                        *acc = left.fma(right, *acc);
                     }
                 }
             }
-            step += self.lanes.streams;
         }
         acc
     }
@@ -221,15 +305,14 @@ impl Strip<'_, '_> {
         &self,
         group: usize,
         acc: &[[V; N]; R],
-        column: usize,
-        panel: usize,
+        tile: Tile,
     ) {
-        for (i, acc) in acc.iter().enumerate().take(self.place.count.saturating_sub(column)) {
-            // SAFETY: this output row's columns of these panels belong to this task alone, so no two threads write one float; the
-            // row is not read.
-            let row = unsafe { self.out.groups[group].address(self.place.row + column + i) };
+        let (_, row, count) = self.left[tile.left];
+        for (i, acc) in acc.iter().enumerate().take(count.saturating_sub(tile.column)) {
+            // SAFETY: this output row belongs to this task alone.
+            let row = unsafe { self.out.groups[group].address(row + tile.column + i) };
             for (v, acc) in acc.iter().enumerate() {
-                let at = (panel + v) * LANES;
+                let at = (tile.group * GROUP + tile.panel + v) * LANES;
                 let columns = (self.out.columns - at).min(LANES);
                 // SAFETY: `columns` floats of the row begin at `at`.
                 unsafe {
