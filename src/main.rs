@@ -1,6 +1,7 @@
 //! `carousel`: trains recurrent language models on many CPU machines at once. This file is the command line; each
 //! subcommand has a file of its own.
 
+mod bench;
 mod checkpoint_model;
 mod config;
 mod coordinator;
@@ -37,6 +38,7 @@ enum Command {
     Evaluate(evaluate::Arguments),
     Generate(generate::Arguments),
     Digest(digest::Arguments),
+    Bench(bench::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         Command::Evaluate(arguments) => evaluate::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Digest(arguments) => digest::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

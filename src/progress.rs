@@ -16,12 +16,20 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
+    /// Says what is about to be trained.
     pub(crate) fn new(run: &Run) -> Self {
         let windows = run.tokens.split(Split::Train).map_or(1, carousel_coordinator::SplitTokens::windows);
         let last_step = match run.training.length {
             Length::Epochs(epochs) => epochs.saturating_mul(windows),
             Length::Steps(steps) => steps,
         };
+        let floats: usize = run.layout.parameters.iter().map(carousel_coordinator::TensorShape::floats).sum();
+        let settings = &run.settings;
+        let (streams, window, lanes) = (settings.streams, settings.window, settings.lanes);
+        println!("run         {}: {floats} parameters, vocabulary {}", run.folder.display(), run.layout.rows);
+        println!(
+            "epoch       {windows} steps of {streams} streams x {window} in {lanes} lanes; {last_step} steps in all"
+        );
         let bar = ProgressBar::with_draw_target(Some(last_step), ProgressDrawTarget::stderr());
         let style = ProgressStyle::with_template("{bar:24} {pos}/{len} steps  {msg}  {eta} left");
         bar.set_style(style.expect("the template is a constant"));

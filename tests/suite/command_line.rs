@@ -91,9 +91,29 @@ fn paths_that_are_no_run_are_named() {
 fn every_subcommand_shows_an_example() {
     let shop = Workshop::new();
     let help = shop.succeed(&["--help"]);
-    for command in ["train", "coordinator", "worker", "evaluate", "generate", "digest"] {
+    for command in ["train", "coordinator", "worker", "evaluate", "generate", "digest", "bench"] {
         assert!(help.contains(command), "{help}");
         let help = shop.succeed(&[command, "--help"]);
         assert!(help.contains(&format!("Example:\n  carousel {command} ")), "{help}");
     }
+}
+
+#[test]
+fn bench_measures_a_model_and_refuses_what_it_does_not_know() {
+    let shop = Workshop::new();
+    let json =
+        shop.succeed(&["bench", "--model", "run.toml", "--threads", "1", "--seconds", "0.2", "--json"]);
+    let figures: serde_json::Value = serde_json::from_str(&json).unwrap();
+    for key in ["tokens_per_second", "step_ms", "gflops", "peak_gflops", "peak_fraction", "peak_memory_bytes"]
+    {
+        assert!(figures[key].as_f64().unwrap() > 0.0, "{key} in {json}");
+    }
+    let step = figures["step_ms"].as_f64().unwrap();
+    assert!(
+        (figures["tokens_per_second"].as_f64().unwrap() * step / 1e3 - 77.0).abs() < 1e-6,
+        "7 streams of 11 steps"
+    );
+    assert!(shop.refused(&["bench", "--model", "tiny"]).contains("small, medium, large, char1"));
+    assert!(shop.refused(&["bench", "--lanes", "21"]).contains("at most the 20 streams"));
+    assert!(shop.refused(&["bench", "--cell", "lstn"]).contains("lstn"));
 }
