@@ -89,8 +89,8 @@ pub(crate) fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
 /// What the user is told at the end, and the exit code.
 pub(crate) fn conclude(result: Result<Summary, RunError>, folder: &Path) -> Result<(), Failure> {
     let summary = result?;
-    if let Some((path, digest)) = &summary.checkpoint {
-        println!("checkpoint  {}\ndigest      {digest}", path.display());
+    if let Some((_, digest)) = &summary.checkpoint {
+        println!("digest      {digest}");
     }
     match summary.ending {
         Ending::Interrupted => Err(Failure::Interrupted { step: summary.step }),

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use carousel_coordinator::{Length, Observer, Report, Run, StepMetrics};
+use carousel_coordinator::{Length, Observer, Report, Run, Start, StepMetrics};
 use carousel_proto::v1::Split;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -30,6 +30,9 @@ impl Progress {
         println!(
             "epoch       {windows} steps of {streams} streams x {window} in {lanes} lanes; {last_step} steps in all"
         );
+        if let Start::Resume { checkpoint, .. } = &run.start {
+            println!("resuming    from {}", checkpoint.path.display());
+        }
         let bar = ProgressBar::with_draw_target(Some(last_step), ProgressDrawTarget::stderr());
         let style = ProgressStyle::with_template("{bar:24} {pos}/{len} steps  {msg}  {eta} left");
         bar.set_style(style.expect("the template is a constant"));
@@ -69,7 +72,7 @@ impl Observer for Progress {
             }
             Report::Joined { worker, hello } => {
                 let (host, pid, threads) = (printable(&hello.host), hello.process_id, hello.threads);
-                self.line(&format!("joined      {worker} (process {pid} on {host}, {threads} threads)"));
+                self.line(&format!("joined      {worker} (process {pid} on {host}, threads: {threads})"));
             }
             Report::Left { worker, reason } => {
                 self.line(&format!("left        {worker}: {}", printable(reason)))

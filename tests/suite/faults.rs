@@ -130,3 +130,22 @@ fn raising_the_steps_goes_on_as_if_the_run_had_never_ended() {
     let raised = shop.trained("short", &[&sets[..], &["--set", "train.steps=60", "--resume"]].concat());
     assert_eq!(raised, long);
 }
+
+#[test]
+fn a_step_that_is_not_finite_stops_the_run_and_is_named() {
+    let shop = Workshop::new();
+    let sets =
+        ["--set", "train.optimizer=sgd", "--set", "train.schedule=constant", "--set", "train.clip_norm=0"];
+    let wild = ["--set", "train.learning_rate=1e30", "--set", "train.checkpoint_every=1"];
+    let arguments = [&["train", "run.toml", "--run", "wild"][..], &sets, &wild].concat();
+    let output = shop.run(&arguments);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("is not finite")
+            && said.contains("the last good checkpoint is wild/checkpoints/step-0"),
+        "{said}"
+    );
+    let named = ["the gradient of ", "the loss"].iter().any(|what| said.contains(what));
+    assert!(named, "{said}");
+}
