@@ -180,3 +180,97 @@ impl StepWork {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replica::{ReplicaLayout, TensorShape};
+
+    const NOW: (Term, Step) = (Term(2), Step(5));
+    const LATE: (Term, Step) = (Term(1), Step(5));
+
+    /// 7 streams in 3 lanes (2, 2, 3), two dense floats, a carry of one float.
+    fn work() -> StepWork {
+        let carry = vec![TensorShape { name: "h".into(), shape: vec![1, 1] }];
+        let layout =
+            ReplicaLayout { dense_floats: 2, row_floats: 1, rows: 9, carry, ..ReplicaLayout::default() };
+        let mut work = StepWork::new(Limits { layout, streams: 7, window: 4, lanes: 3 }.into());
+        work.begin(NOW.0, NOW.1);
+        work
+    }
+
+    fn node(level: u32, index: u32) -> Node {
+        Node { level, index }
+    }
+
+    fn gradient(a: f32, b: f32) -> Gradient {
+        Gradient { rows: vec![], floats: vec![a, b] }
+    }
+
+    fn losses(lanes: Range<u32>) -> Vec<LaneLoss> {
+        lanes.map(|lane| LaneLoss { lane, tokens: 4, sum: 1.5 }).collect()
+    }
+
+    #[test]
+    fn a_step_comes_together() {
+        let mut work = work();
+        work.partial(NOW, &(0..2), node(1, 0), gradient(3.0, 0.0)).unwrap();
+        assert_eq!(work.report(NOW, &(0..2), &losses(0..2)), Ok(true));
+        work.partial(NOW, &(2..3), node(1, 1), gradient(0.0, 4.0)).unwrap();
+        assert_eq!(work.report(NOW, &(2..3), &losses(2..3)), Ok(true));
+        work.reduce(Some(1.0), 0.5);
+        let result = work.result();
+        assert_eq!((result.floats.as_slice(), result.grad_norm), (&[3.0, 4.0][..], 5.0));
+        assert_eq!((result.tokens, result.loss_sum, result.learning_rate), (12, 4.5, 0.5));
+        assert_eq!(work.non_finite(), None);
+    }
+
+    #[test]
+    fn what_is_late_is_left_aside() {
+        let mut work = work();
+        assert_eq!(work.partial(LATE, &(0..1), node(0, 0), gradient(9.0, 9.0)), Ok(()));
+        assert!(work.partials.is_empty(), "a late gradient is not taken");
+        assert_eq!(work.report(LATE, &(0..1), &losses(0..1)), Ok(false));
+        assert_eq!(work.carries(LATE, &(0..1), 0..1, vec![7.0; 2]), Ok(()));
+        assert_eq!(work.acknowledge(LATE, &(0..1)), Ok(false));
+        assert!(work.acknowledge(NOW, &(0..1)).is_err(), "late carries are not this step's");
+    }
+
+    #[test]
+    fn what_breaks_the_contract_is_told() {
+        let mut work = work();
+        let error = work.partial(NOW, &(0..1), node(1, 0), gradient(1.0, 1.0)).unwrap_err();
+        assert!(error.contains("it has lanes 0..1"), "{error}");
+        let error = work.report(NOW, &(0..1), &losses(0..1)).unwrap_err();
+        assert!(error.contains("without its partial gradient"), "{error}");
+        work.partial(NOW, &(0..1), node(0, 0), gradient(1.0, 1.0)).unwrap();
+        assert!(work.report(NOW, &(0..1), &losses(1..2)).is_err(), "losses of another's lane");
+        assert!(work.carries(NOW, &(0..1), 1..2, vec![0.0; 2]).is_err(), "carries of another's lane");
+    }
+
+    #[test]
+    fn carries_land_at_their_streams() {
+        let mut work = work();
+        let mut committed = vec![0.0; 7];
+        work.carries(NOW, &(1..3), 1..3, vec![1.0, 2.0, 3.0, 4.0, 5.0]).unwrap();
+        assert_eq!(work.acknowledge(NOW, &(1..3)), Ok(true));
+        assert_eq!(work.acknowledge(NOW, &(0..0)), Ok(true), "a worker without lanes has no carries");
+        work.take_carries(&mut committed);
+        assert_eq!(committed, [0.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+        assert_eq!(work.carries_of(&committed, &(0..2)), [0.0, 0.0, 1.0, 2.0]);
+    }
+
+    #[test]
+    fn the_loss_is_named_when_only_it_is_not_finite() {
+        let mut work = work();
+        work.partial(NOW, &(0..3), node(2, 0), gradient(1.0, 1.0)).unwrap();
+        work.report(
+            NOW,
+            &(0..3),
+            &[LaneLoss { lane: 0, tokens: 1, sum: f64::NAN }, losses(1..2)[0], losses(2..3)[0]],
+        )
+        .unwrap();
+        work.reduce(None, 0.1);
+        assert_eq!(work.non_finite().unwrap(), "the loss");
+    }
+}
