@@ -20,6 +20,8 @@ mod recurrence;
 mod softmax;
 mod sums;
 mod team;
+#[cfg(test)]
+mod tests;
 mod vector;
 mod weight_gradient;
 

@@ -2,6 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
 #![allow(clippy::single_range_in_vec_init, reason = "groups are runs of lanes, often one")]
 
+mod approximations;
+mod derivatives;
 mod equal_bits;
 mod golden;
+mod optimizers;
+mod refusals;
 mod support;
