@@ -87,7 +87,7 @@ fn check_length(config: &Config) -> Result<(), ConfigError> {
 fn check_rates(config: &Config) -> Result<(), ConfigError> {
     let train = &config.train;
     let rate = train.learning_rate;
-    require(rate.is_finite() && rate > 0.0, "train.learning_rate", rate, "a finite number above 0")?;
+    require(rate > 0.0 && rate <= f64::from(f32::MAX), "train.learning_rate", rate, "a finite number above 0")?;
     let clip = train.clip_norm;
     require(
         clip.is_finite() && clip >= 0.0,

@@ -136,7 +136,14 @@ fn a_step_that_is_not_finite_stops_the_run_and_is_named() {
     let shop = Workshop::new();
     let sets =
         ["--set", "train.optimizer=sgd", "--set", "train.schedule=constant", "--set", "train.clip_norm=0"];
-    let wild = ["--set", "train.learning_rate=1e30", "--set", "train.checkpoint_every=1"];
+    let wild = [
+        "--set",
+        "train.learning_rate=1e20",
+        "--set",
+        "model.cell=rnn_relu",
+        "--set",
+        "train.checkpoint_every=1",
+    ];
     let arguments = [&["train", "run.toml", "--run", "wild"][..], &sets, &wild].concat();
     let output = shop.run(&arguments);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -148,4 +155,19 @@ fn a_step_that_is_not_finite_stops_the_run_and_is_named() {
     );
     let named = ["the gradient of ", "the loss"].iter().any(|what| said.contains(what));
     assert!(named, "{said}");
+}
+
+#[test]
+fn a_schedule_that_depends_on_validation_is_resumed_with_what_it_remembers() {
+    let shop = Workshop::new();
+    let schedule =
+        ["--set", "train.schedule={kind=\"plateau\",divide=2.0}", "--set", "train.evaluate_every=2"];
+    let sets = [&schedule[..], &["--set", "train.learning_rate=0.2"]].concat();
+    let long = shop.trained("long", &[&sets[..], &["--set", "train.steps=44"]].concat());
+    shop.trained("short", &[&sets[..], &["--set", "train.steps=30"]].concat());
+    let rates: Vec<f64> =
+        shop.metrics("short").iter().filter_map(|line| line["learning_rate"].as_f64()).collect();
+    assert!(rates[29] < rates[0] / 1.9, "the rate was divided before the run ended: {rates:?}");
+    let raised = shop.trained("short", &[&sets[..], &["--set", "train.steps=44", "--resume"]].concat());
+    assert_eq!(raised, long);
 }
