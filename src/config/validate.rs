@@ -87,7 +87,8 @@ fn check_length(config: &Config) -> Result<(), ConfigError> {
 fn check_rates(config: &Config) -> Result<(), ConfigError> {
     let train = &config.train;
     let rate = train.learning_rate;
-    require(rate > 0.0 && rate <= f64::from(f32::MAX), "train.learning_rate", rate, "a finite number above 0")?;
+    let fits = rate > 0.0 && rate <= f64::from(f32::MAX);
+    require(fits, "train.learning_rate", rate, "a finite number above 0")?;
     let clip = train.clip_norm;
     require(
         clip.is_finite() && clip >= 0.0,
