@@ -121,6 +121,10 @@ unsafe fn tile_of<V: Vector, const R: usize, const N: usize>(p: &Product<'_>, ro
         let mut a = left.start.cast_const().wrapping_add(row * LANES);
         while remaining > 0 {
             let steps = remaining.min(LANES);
+            // The next panel's rows lie on another page, where no hardware prefetcher looks.
+            for i in 0..R {
+                V::prefetch(a.wrapping_add(left.panel + i * LANES));
+            }
             // SAFETY: `steps` columns of this panel exist for the R rows from `row` on, and as many runs of `step` floats at b.
             unsafe { chain::<V, R, N>(&mut acc, a, b, step, steps) };
             b = b.wrapping_add(steps * step);
