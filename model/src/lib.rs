@@ -27,6 +27,7 @@ mod parameters;
 mod philox;
 mod stopwatch;
 mod tree;
+pub mod trials;
 mod window;
 
 pub use bench::{BenchOptions, BenchReport, Phase, bench};
