@@ -11,6 +11,7 @@ use carousel_coordinator::{
 };
 use carousel_corpus::{Corpus, DataConfig, Tokenizer, TokenizerConfig};
 use carousel_model::{ModelConfig, Optimizer, OptimizerConfig};
+use carousel_proto::gradient::GradientLayout;
 use carousel_proto::v1::{self, RunSettings, optimizer_settings::Kind};
 
 use crate::config::{self, Config, ScheduleConfig};
@@ -204,11 +205,13 @@ fn replica_layout(config: &Config, model: &ModelConfig) -> Result<ReplicaLayout,
         parameters: parameters.tensors.iter().map(|t| shape(&t.name, t.shape.clone())).collect(),
         optimizer_state: states.state().iter().map(|(name, _)| (*name).into()).collect(),
         carry: carry.iter().map(|t| shape(t.name, vec![t.layers, t.hidden])).collect(),
-        dense_floats: gradient.dense_len,
-        dense_offset: gradient.dense_offset,
-        row_floats: gradient.row_width,
-        rows: model.vocabulary,
-        rows_fold_into: gradient.rows_fold_into,
+        gradient: GradientLayout {
+            dense: gradient.dense_len,
+            dense_offset: gradient.dense_offset,
+            rows: model.vocabulary,
+            width: gradient.row_width,
+            rows_fold_into: gradient.rows_fold_into,
+        },
     })
 }
 

@@ -26,7 +26,11 @@ impl Progress {
         let floats: usize = run.layout.parameters.iter().map(carousel_coordinator::TensorShape::floats).sum();
         let settings = &run.settings;
         let (streams, window, lanes) = (settings.streams, settings.window, settings.lanes);
-        println!("run         {}: {floats} parameters, vocabulary {}", run.folder.display(), run.layout.rows);
+        println!(
+            "run         {}: {floats} parameters, vocabulary {}",
+            run.folder.display(),
+            run.layout.gradient.rows
+        );
         println!(
             "epoch       {windows} steps of {streams} streams x {window} in {lanes} lanes; {last_step} steps in all"
         );

@@ -5,10 +5,10 @@
 use carousel_corpus::StreamPlan;
 use carousel_proto::bulk::{Assembler, BulkError};
 use carousel_proto::digest::{Digest, NotADigest};
+use carousel_proto::gradient::Gradient;
 use carousel_proto::v1::{self, Bulk, BulkStart, FromWorker, from_worker::Message};
 use carousel_proto::{LaneTree, Node, Step, Term, lane_streams};
 
-use crate::reduce::Gradient;
 use crate::replica::ReplicaLayout;
 
 /// What the messages of a run are checked against.
@@ -114,7 +114,7 @@ impl Intake {
             Bulk::Partial => {
                 self.node(start)?;
                 self.check_rows(&start.rows)?;
-                Ok(layout.dense_floats + start.rows.len() * layout.row_floats)
+                Ok(layout.gradient.dense + start.rows.len() * layout.gradient.width)
             }
             Bulk::Carries => {
                 let streams: usize = self.lanes(start.index, start.level)?.map(|l| self.streams_of(l)).sum();
@@ -163,7 +163,7 @@ impl Intake {
     }
 
     fn check_rows(&self, rows: &[u32]) -> Result<(), Refusal> {
-        let vocabulary = self.limits.layout.rows;
+        let vocabulary = self.limits.layout.gradient.rows;
         let most = vocabulary.min(self.limits.streams as usize * self.limits.window as usize);
         let ascending = rows.windows(2).all(|pair| pair[0] < pair[1]);
         let in_range = rows.last().is_none_or(|&last| (last as usize) < vocabulary);

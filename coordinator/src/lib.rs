@@ -10,7 +10,6 @@ mod observer;
 mod options;
 mod plan;
 mod protocol;
-mod reduce;
 mod replica;
 mod run;
 mod schedule;

@@ -2,6 +2,7 @@
 //! nothing of what a model computes.
 
 use carousel_proto::digest::{Digest, replica_digest};
+use carousel_proto::gradient::GradientLayout;
 
 /// A named tensor's place in a flat buffer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,16 +30,8 @@ pub struct ReplicaLayout {
     pub optimizer_state: Vec<String>,
     /// One stream's carry: (layers, hidden) tensors, in order.
     pub carry: Vec<TensorShape>,
-    /// Floats of a gradient's dense part.
-    pub dense_floats: usize,
-    /// The parameter offset at which the dense part begins.
-    pub dense_offset: usize,
-    /// Floats of one touched embedding row.
-    pub row_floats: usize,
-    /// Number of embedding rows.
-    pub rows: usize,
-    /// Tied weights: where in the dense part the touched rows are added.
-    pub rows_fold_into: Option<usize>,
+    /// A gradient.
+    pub gradient: GradientLayout,
 }
 
 impl ReplicaLayout {

@@ -3,6 +3,7 @@
 
 pub mod bulk;
 pub mod digest;
+pub mod gradient;
 mod ids;
 mod lane_tree;
 

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use carousel_proto::gradient::{Gradient, Slice, clip_scale, norm};
 use carousel_proto::{LaneTree, Node, Step, Term, lane_streams};
 
 use crate::intake::{LaneLoss, Limits};
-use crate::reduce::{Gradient, clip_scale, first_non_finite, norm, reduce};
 
 /// A step whose gradient has been reduced.
 #[derive(Debug, Default)]
@@ -56,6 +56,11 @@ impl StepWork {
 
     fn tree(&self) -> LaneTree {
         LaneTree::new(self.limits.lanes)
+    }
+
+    /// The one slice of a coordinator that reduces for everyone.
+    fn whole(&self) -> Slice {
+        self.limits.layout.gradient.slices(1).remove(0)
     }
 
     pub(super) fn partial(
@@ -129,9 +134,10 @@ impl StepWork {
 
     /// Finishes the lane tree and decides the clip.
     pub(super) fn reduce(&mut self, max_norm: Option<f64>, learning_rate: f32) {
-        let layout = &self.limits.layout;
-        let gradient = reduce(self.tree(), std::mem::take(&mut self.partials), layout);
-        let grad_norm = norm(&gradient, layout);
+        let layout = &self.limits.layout.gradient;
+        let whole = self.whole();
+        let gradient = layout.reduce(self.tree(), std::mem::take(&mut self.partials), &whole);
+        let grad_norm = norm(&[layout.square_sums(&gradient, &whole)]);
         self.result = ReducedStep {
             rows: gradient.rows,
             floats: Arc::new(gradient.floats),
@@ -155,7 +161,9 @@ impl StepWork {
             return None;
         }
         let gradient = Gradient { rows: result.rows.clone(), floats: result.floats.to_vec() };
-        let parameter = first_non_finite(&gradient, &self.limits.layout);
+        let layout = &self.limits.layout;
+        let offset = layout.gradient.first_non_finite(&gradient, &self.whole());
+        let parameter = offset.and_then(|offset| layout.parameter_at(offset));
         Some(parameter.map_or_else(|| "the loss".to_owned(), |name| format!("the gradient of {name}")))
     }
 
@@ -185,6 +193,7 @@ impl StepWork {
 mod tests {
     use super::*;
     use crate::replica::{ReplicaLayout, TensorShape};
+    use carousel_proto::gradient::GradientLayout;
 
     const NOW: (Term, Step) = (Term(2), Step(5));
     const LATE: (Term, Step) = (Term(1), Step(5));
@@ -192,8 +201,11 @@ mod tests {
     /// 7 streams in 3 lanes (2, 2, 3), two dense floats, a carry of one float.
     fn work() -> StepWork {
         let carry = vec![TensorShape { name: "h".into(), shape: vec![1, 1] }];
-        let layout =
-            ReplicaLayout { dense_floats: 2, row_floats: 1, rows: 9, carry, ..ReplicaLayout::default() };
+        let layout = ReplicaLayout {
+            gradient: GradientLayout { dense: 2, rows: 9, width: 1, ..GradientLayout::default() },
+            carry,
+            ..ReplicaLayout::default()
+        };
         let mut work = StepWork::new(Limits { layout, streams: 7, window: 4, lanes: 3 }.into());
         work.begin(NOW.0, NOW.1);
         work

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::replica::TensorShape;
+use carousel_proto::gradient::GradientLayout;
 use carousel_proto::v1::{BulkChunk, Hello, Ready, StepReport};
 
 fn intake() -> Intake {
@@ -10,11 +11,7 @@ fn intake() -> Intake {
         parameters: vec![shape("encoder.weight", &[5, 2]), shape("decoder.bias", &[5])],
         optimizer_state: vec!["exp_avg".into()],
         carry: vec![shape("h", &[1, 3])],
-        dense_floats: 5,
-        dense_offset: 10,
-        row_floats: 2,
-        rows: 5,
-        rows_fold_into: None,
+        gradient: GradientLayout { dense: 5, dense_offset: 10, rows: 5, width: 2, rows_fold_into: None },
     };
     Intake::new(Limits { layout, streams: 7, window: 2, lanes: 3 }.into())
 }
