@@ -43,6 +43,8 @@ fn kernels(criterion: &mut Criterion) {
             }
             let mut trial = Trial::new(kind, (rows, inner, columns), Isa::available()[0]);
             if trial.flops() <= MOST_WITHOUT_VECTORS {
+                // One product, of the softmax's three.
+                group.throughput(Throughput::Elements(2 * (rows * inner * columns) as u64));
                 group.bench_function("naive", |b| b.iter(|| trial.naive()));
             }
             group.finish();

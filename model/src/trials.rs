@@ -38,7 +38,7 @@ pub struct Trial {
     packed: Packed,
     packed_right: PackedRight,
     out: Vec<f32>,
-    bias: Vec<f32>,
+    bias_gradient: Vec<f32>,
     out_panels: Panels,
     gradient_panels: Panels,
 }
@@ -74,7 +74,7 @@ impl Trial {
                 if matches!(kind, Kind::Softmax | Kind::WeightGradient) { inner } else { rows }
                     * columns
             ],
-            bias: vec![0.0; columns],
+            bias_gradient: vec![0.0; columns],
             out_panels: Panels::default(),
             gradient_panels: Panels::default(),
             scratch: Scratch::new(),
@@ -145,7 +145,7 @@ impl Trial {
         let lanes = Lanes { steps: 1, streams: self.rows, lanes: &lane, groups: std::slice::from_ref(&all) };
         let targets: Vec<u32> = (0..self.rows).map(|row| (row * 7 % self.columns) as u32).collect();
         let mut losses = vec![RowLoss::default(); self.rows];
-        let bias = self.bias.clone();
+        let bias = vec![0.0; self.columns];
         let decoder = Decoder { weight: Source { values: &self.right, row: self.inner }, bias: &bias };
         self.out_panels.shape(self.rows, self.columns);
         self.gradient_panels.shape(self.rows, self.inner);
@@ -160,7 +160,7 @@ impl Trial {
             scale: 1.0,
             hidden: &self.packed_right,
             weight: Outputs::new(std::iter::once(self.out.as_mut_slice()), self.inner),
-            bias: Outputs::new(std::iter::once(self.bias.as_mut_slice()), self.columns),
+            bias: Outputs::new(std::iter::once(self.bias_gradient.as_mut_slice()), self.columns),
         };
         gradient.run(ctx, &mut self.out_panels, &mut self.gradient_panels);
     }
