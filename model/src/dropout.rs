@@ -70,3 +70,51 @@ impl<'a> Dropout<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::with_team;
+
+    const STREAMS: [u32; 3] = [4, 9, 2];
+
+    /// The masks of two steps of three streams, 40 units.
+    fn masks(step: u64, seed: u64, place: u32, streams: &[u32]) -> Vec<Vec<f32>> {
+        let dropout = Dropout::new(0.3, seed, step, streams).unwrap();
+        let mut values = Panels::default();
+        let rows = 2 * streams.len();
+        values.shape(rows, 40);
+        (0..rows).for_each(|row| values.set_row(row, &[1.0; 40]));
+        with_team(|team| dropout.mask(team, &mut values, place));
+        let row = |row| {
+            let mut out = vec![0.0; 40];
+            values.get_row(row, &mut out);
+            out
+        };
+        (0..rows).map(row).collect()
+    }
+
+    #[test]
+    fn every_coordinate_gives_another_mask() {
+        let base = masks(5, 1, 0, &STREAMS);
+        for (at, row) in base.iter().enumerate() {
+            assert!(base[at + 1..].iter().all(|other| other != row), "time step and stream: row {at}");
+        }
+        for other in [masks(6, 1, 0, &STREAMS), masks(5, 2, 0, &STREAMS), masks(5, 1, 1, &STREAMS)] {
+            assert!(base.iter().zip(&other).all(|(a, b)| a != b), "step, seed, place");
+        }
+        assert_ne!(masks(5, 1, 0, &STREAMS), masks(5 + (1 << 32), 1, 0, &STREAMS), "upper half of the step");
+        let reordered = masks(5, 1, 0, &[2, 4]);
+        assert_eq!((&reordered[0], &reordered[1]), (&base[2], &base[0]), "a stream keeps its mask");
+    }
+
+    #[test]
+    fn keeps_its_share_and_scales_it() {
+        let streams: Vec<u32> = (0..400).collect();
+        let values: Vec<f32> = masks(0, 3, 0, &streams).concat();
+        let kept = values.iter().filter(|&&x| x != 0.0).count() as f64 / values.len() as f64;
+        assert!((kept - 0.7).abs() < 0.01, "{kept}");
+        assert!(values.iter().all(|&x| x == 0.0 || (x - 1.0 / 0.7).abs() < 1e-6));
+        assert!(Dropout::new(0.0, 1, 1, &streams).is_none());
+    }
+}

@@ -3,7 +3,13 @@
 //! Block b of a packed matrix with K steps lies in pair b / 2, which begins at (b / 2) * 32 * K; within a pair step k is one run of
 //! 32 floats, in a last single block of 16.
 
-use super::{Buffer, vector::LANES};
+use super::{
+    Buffer,
+    vector::{LANES, prefetch},
+};
+
+/// Rows ahead at which a strided copy asks for its source.
+const AHEAD: usize = 12;
 
 /// A packed right operand: K steps, `blocks` blocks of 16 columns.
 #[derive(Default)]
@@ -67,19 +73,23 @@ pub(crate) fn pack_rows_as_columns(
     if count < LANES {
         pair.chunks_exact_mut(step).for_each(|step| step[place * LANES..(place + 1) * LANES].fill(0.0));
     }
+    let quads = count / 4;
     let whole = source.row / 4 * 4;
-    for (quad, rows) in part.chunks_exact(4 * source.row).enumerate() {
-        let [a, b, c, d] = std::array::from_fn(|i| &rows[i * source.row..][..whole]);
-        let [a, b, c, d] = [a, b, c, d].map(|row| row.as_chunks::<4>().0.iter());
-        let at = place * LANES + 4 * quad;
-        for (steps, (((a, b), c), d)) in pair.chunks_exact_mut(4 * step).zip(a.zip(b).zip(c).zip(d)) {
-            for (k, column) in transpose([*a, *b, *c, *d]).iter().enumerate() {
-                steps[k * step + at..k * step + at + 4].copy_from_slice(column);
+    // Four steps of the chain at a time, all columns of the block: each line of the packed block is written once.
+    for (at, steps) in pair.chunks_exact_mut(4 * step).enumerate().take(whole / 4) {
+        for quad in 0..quads {
+            let row = |i: usize| {
+                let from = (4 * quad + i) * source.row + 4 * at;
+                part[from..from + 4].as_array::<4>().copied().unwrap_or_default()
+            };
+            let place = place * LANES + 4 * quad;
+            for (k, column) in transpose([row(0), row(1), row(2), row(3)]).iter().enumerate() {
+                steps[k * step + place..k * step + place + 4].copy_from_slice(column);
             }
         }
     }
     for (column, row) in part.chunks_exact(source.row).enumerate() {
-        let from = if column < count / 4 * 4 { whole } else { 0 };
+        let from = if column < 4 * quads { whole } else { 0 };
         for (k, &w) in row.iter().enumerate().skip(from) {
             pair[k * step + place * LANES + column] = w;
         }
@@ -118,6 +128,8 @@ pub(crate) fn pack_columns(
 ) {
     let rows = source.values[row * source.row..].chunks(source.row);
     for (step, from) in part.chunks_mut(width * LANES).zip(rows) {
+        // Rows lie far apart, where no hardware prefetcher looks.
+        prefetch(from.as_ptr().wrapping_add(AHEAD * source.row + first));
         let to = &mut step[place * LANES..(place + 1) * LANES];
         match from[first..first + count].as_array::<LANES>() {
             Some(whole) => to.copy_from_slice(whole),

@@ -5,7 +5,7 @@
 
 use super::{
     Isa, Kernel, View,
-    vector::{LANES, Vector},
+    vector::{LANES, Vector, prefetch},
 };
 
 /// What the chains start from.
@@ -17,6 +17,9 @@ pub(crate) enum Start<'a> {
     Bias(&'a [f32; LANES]),
     Zero,
 }
+
+/// Steps ahead of the chain at which the right operand is asked for: it may come from memory.
+const AHEAD: usize = 24;
 
 /// One pair of blocks (or a last single one) for some rows.
 pub(crate) struct Product<'a> {
@@ -123,7 +126,7 @@ unsafe fn tile_of<V: Vector, const R: usize, const N: usize>(p: &Product<'_>, ro
             let steps = remaining.min(LANES);
             // The next panel's rows lie on another page, where no hardware prefetcher looks.
             for i in 0..R {
-                V::prefetch(a.wrapping_add(left.panel + i * LANES));
+                prefetch(a.wrapping_add(left.panel + i * LANES));
             }
             // SAFETY: `steps` columns of this panel exist for the R rows from `row` on, and as many runs of `step` floats at b.
             unsafe { chain::<V, R, N>(&mut acc, a, b, step, steps) };
@@ -153,6 +156,9 @@ unsafe fn chain<V: Vector, const R: usize, const N: usize>(
         // SAFETY: the caller gives `steps` runs at b and `steps` columns of R rows at a.
         unsafe {
             let right: [V; N] = std::array::from_fn(|v| V::load(b.add(k * step + v * LANES)));
+            for v in 0..N {
+                prefetch(b.wrapping_add((k + AHEAD) * step + v * LANES));
+            }
             for (i, acc) in acc.iter_mut().enumerate() {
                 let left = V::splat(*a.add(i * LANES + k));
                 for (acc, right) in acc.iter_mut().zip(right) {

@@ -43,20 +43,20 @@ pub(crate) trait Vector: Copy {
     /// The bits as an integer, shifted left by 23: an integer in the low mantissa becomes an exponent.
     fn to_exponent(self) -> Self;
 
-    /// Asks for the cache line at `at`; any address will do. Changes nothing but time.
-    #[inline(always)]
-    fn prefetch(at: *const f32) {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a prefetch of any address is harmless, and SSE is part of x86-64.
-        unsafe {
-            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = at;
-    }
-
     #[inline(always)]
     fn zero() -> Self {
         Self::splat(0.0)
     }
+}
+
+/// Asks for the cache line at `at`; any address will do. Changes nothing but time.
+#[inline(always)]
+pub(super) fn prefetch(at: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch of any address is harmless, and SSE is part of x86-64.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
 }
