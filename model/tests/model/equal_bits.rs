@@ -195,3 +195,28 @@ fn evaluation_gives_the_loss_of_training_without_dropout() {
     assert_eq!(bits(&stepped), bits(&trained));
     assert!(logits.iter().all(|x| x.is_finite()) && logits[0] != logits[1]);
 }
+
+/// Buffers that were given back are written over in full: what they held does not matter.
+#[test]
+fn recycled_buffers_leave_no_trace() {
+    for cell in Cell::ALL {
+        for tied in [false, true] {
+            let config = ModelConfig { tied, embedding: if tied { 21 } else { 19 }, ..config(cell) };
+            let part = Part::of(&config, 0..5);
+            let parameters = Parameters::initial(&config, 3);
+            let mut model = LanguageModel::new(config).unwrap();
+            let mut compute = |carries: &[f32]| {
+                let mut carries = carries.to_vec();
+                let gradients =
+                    model.gradients(&parameters, &part.window(), &mut carries, &[0..2, 2..5]).unwrap();
+                let mut spoiled = gradients.clone();
+                spoiled.partials.iter_mut().for_each(|partial| partial.dense.fill(f32::NAN));
+                model.recycle(spoiled);
+                (gradients, carries)
+            };
+            let first = compute(&part.carries);
+            let second = compute(&part.carries);
+            assert_same(&format!("{cell}, tied {tied}"), &first, &second);
+        }
+    }
+}
