@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use carousel_coordinator::checkpoint::RunFolder;
 use carousel_coordinator::{
-    Coordinator, Cut, Ending, Length, ReplicaLayout, Run, RunError, Schedule, Splits, Start, Summary,
-    TensorShape, TokenSource, Training,
+    Coordinator, Cut, Ending, Exchange, Length, ReplicaLayout, Run, RunError, Schedule, Splits, Start,
+    Summary, TensorShape, TokenSource, Training,
 };
 use carousel_corpus::{Corpus, DataConfig, Tokenizer, TokenizerConfig};
 use carousel_model::{ModelConfig, Optimizer, OptimizerConfig};
@@ -72,6 +72,10 @@ pub(crate) fn prepare(arguments: &RunArguments, extra: &[String]) -> Result<Prep
         layout: replica_layout(&config, &model)?,
         tokens,
         training: training(&config),
+        exchange: match config.cluster.exchange {
+            config::Exchange::Mesh => Exchange::Mesh,
+            config::Exchange::Star => Exchange::Star,
+        },
         workers: config.cluster.workers as usize,
     };
     Ok(Prepared { config, run })

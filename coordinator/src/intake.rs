@@ -5,7 +5,7 @@
 use carousel_corpus::StreamPlan;
 use carousel_proto::bulk::{Assembler, BulkError};
 use carousel_proto::digest::{Digest, NotADigest};
-use carousel_proto::gradient::Gradient;
+use carousel_proto::gradient::{Gradient, SquareSums};
 use carousel_proto::v1::{self, Bulk, BulkStart, FromWorker, from_worker::Message};
 use carousel_proto::{LaneTree, Node, Step, Term, lane_streams};
 
@@ -28,12 +28,21 @@ pub(crate) struct LaneLoss {
     pub sum: f64,
 }
 
+/// What a worker tells of the slice it has reduced.
+#[derive(Debug, PartialEq)]
+pub(crate) struct ReducedSlice {
+    pub squares: SquareSums,
+    /// The parameter offset of the first NaN or infinity.
+    pub not_finite: Option<u64>,
+}
+
 /// A checked message.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Content {
     Ready { step: Step, digest: Digest },
     Partial { term: Term, step: Step, node: Node, gradient: Gradient },
     Report { term: Term, step: Step, losses: Vec<LaneLoss> },
+    Slice { term: Term, step: Step, slice: ReducedSlice },
     Carries { term: Term, step: Step, lanes: std::ops::Range<u32>, floats: Vec<f32> },
     Acknowledge { term: Term, step: Step },
     Evaluation { term: Term, split: v1::Split, losses: Vec<LaneLoss> },
@@ -95,6 +104,11 @@ impl Intake {
             }
             Message::StepReport(m) => {
                 Content::Report { term: Term(m.term), step: Step(m.step), losses: self.losses(&m.losses)? }
+            }
+            Message::SliceReport(m) => {
+                let squares = SquareSums { dense: m.dense_squares, rows: m.row_squares };
+                let slice = ReducedSlice { squares, not_finite: m.not_finite };
+                Content::Slice { term: Term(m.term), step: Step(m.step), slice }
             }
             Message::Acknowledge(m) => Content::Acknowledge { term: Term(m.term), step: Step(m.step) },
             Message::EvaluationReport(m) => {

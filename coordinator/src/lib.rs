@@ -22,7 +22,7 @@ pub use metrics::{StepMetrics, TestMetrics, ValidMetrics};
 pub use observer::{Observer, Report};
 pub use options::{Run, Start, Training};
 pub use plan::Length;
-pub use protocol::Ending;
+pub use protocol::{Ending, Exchange};
 pub use replica::{ReplicaLayout, Sections, TensorShape};
 pub use run::{Control, Coordinator, Evaluated, RunError, Summary};
 pub use schedule::{Schedule, ScheduleState};

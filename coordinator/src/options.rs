@@ -6,6 +6,7 @@ use carousel_proto::v1::RunSettings;
 
 use crate::checkpoint::Checkpoint;
 use crate::plan::Length;
+use crate::protocol::Exchange;
 use crate::replica::ReplicaLayout;
 use crate::schedule::Schedule;
 use crate::tokens::TokenSource;
@@ -25,6 +26,8 @@ pub struct Run {
     pub tokens: TokenSource,
     /// How it trains.
     pub training: Training,
+    /// How gradients are exchanged.
+    pub exchange: Exchange,
     /// How many workers must be there before it starts.
     pub workers: usize,
 }

@@ -21,7 +21,7 @@ use crate::metrics::Metrics;
 use crate::observer::Observer;
 use crate::options::{Run, Start};
 use crate::plan::RunPlan;
-use crate::protocol::{Ending, Machine, Origin};
+use crate::protocol::{self, Ending, Machine, Origin};
 use crate::schedule::ScheduleState;
 use crate::server::{Notice, Service, TrainingServer};
 
@@ -192,6 +192,7 @@ impl Coordinator {
             training: self.run.training,
             settings: self.run.settings,
             limits,
+            exchange: self.run.exchange,
             tokens,
             state: opened.state,
             records: opened.records,
@@ -321,7 +322,14 @@ fn open(run: &Run) -> Result<Opened, RunError> {
         last_commit: Instant::now(),
         summary,
     };
-    Ok(Opened { machine: Machine::new(plan, run.workers, term, Step(step), origin), state, records })
+    let start = protocol::Start {
+        exchange: run.exchange,
+        workers_to_start: run.workers,
+        term,
+        step: Step(step),
+        origin,
+    };
+    Ok(Opened { machine: Machine::new(plan, start), state, records })
 }
 
 fn start_state(run: &Run) -> (Origin, StartState) {

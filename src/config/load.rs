@@ -137,7 +137,7 @@ mod tests {
             (MINIMAL, &["window"], &["--set window", "expected section.key=value"]),
             (MINIMAL, &["train.optimizer=adamm"], &["unknown variant `adamm`", "`sgd`"]),
             (MINIMAL, &["seed.x=1"], &["unknown field", "seed"]),
-            (MINIMAL, &["cluster.exchange=mesh"], &["mesh", "`star`"]),
+            (MINIMAL, &["cluster.exchange=ring"], &["ring", "`mesh`", "`star`"]),
             ("[data]\ntrain = 3\n", &[], &["a path or a list of paths"]),
         ];
         for (text, sets, parts) in cases {

@@ -222,7 +222,7 @@ pub(crate) struct Cluster {
 
 impl Default for Cluster {
     fn default() -> Self {
-        Self { workers: 2, threads: 1, exchange: Exchange::Star }
+        Self { workers: 2, threads: 1, exchange: Exchange::Mesh }
     }
 }
 
@@ -230,6 +230,8 @@ impl Default for Cluster {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Exchange {
+    /// Among the workers: each reduces a slice.
+    Mesh,
     /// Through the coordinator.
     Star,
 }

@@ -35,6 +35,25 @@ fn any_number_of_workers_and_threads_gives_the_same_bits() {
     );
 }
 
+/// Also with tied weights, whose touched rows are folded into slices, and with words, whose rows are many.
+#[test]
+fn star_and_mesh_give_the_same_bits() {
+    let shop = Workshop::new();
+    for (number, variant) in [&[][..], VARIANTS[1], VARIANTS[2]].iter().enumerate() {
+        let sets: Vec<&str> = variant.iter().flat_map(|set| ["--set", set]).collect();
+        let digest = |exchange: &str, workers: &str| {
+            let run = format!("{exchange}{number}w{workers}");
+            let exchange = format!("cluster.exchange={exchange}");
+            shop.trained(&run, &[&sets[..], &["--workers", workers, "--set", &exchange]].concat())
+        };
+        let alone = digest("star", "1");
+        for (exchange, workers) in [("star", "3"), ("mesh", "1"), ("mesh", "2"), ("mesh", "3"), ("mesh", "4")]
+        {
+            assert_eq!(digest(exchange, workers), alone, "{variant:?}, {exchange} of {workers}");
+        }
+    }
+}
+
 #[test]
 fn every_option_gives_the_same_bits_with_one_and_three_workers() {
     let shop = Workshop::new();

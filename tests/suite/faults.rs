@@ -67,14 +67,18 @@ fn a_killed_parent_leaves_no_orphan_and_resume_goes_on() {
 fn a_killed_worker_changes_nothing() {
     let shop = Workshop::new();
     let quiet = shop.trained("quiet", LONG);
-    let mut run = start(&shop, "lost", &["--workers", "3"]);
-    run.wait_for("checkpoints/step-00000020");
-    signal("KILL", children(run.id())[1]);
-    assert!(run.wait().unwrap().success(), "{}", run.said());
-    assert!(run.printed().contains("left        worker"), "the fault fired: {}", run.printed());
-    assert_eq!(shop.digest("lost"), quiet);
-    let workers: Vec<u64> = shop.metrics("lost").iter().filter_map(|line| line["workers"].as_u64()).collect();
-    assert_eq!((workers[0], *workers.last().unwrap()), (3, 2), "two workers went on");
+    for exchange in ["mesh", "star"] {
+        let set = format!("cluster.exchange={exchange}");
+        let mut run = start(&shop, exchange, &["--workers", "3", "--set", &set]);
+        run.wait_for("checkpoints/step-00000020");
+        signal("KILL", children(run.id())[1]);
+        assert!(run.wait().unwrap().success(), "{}", run.said());
+        assert!(run.printed().contains("left        worker"), "the fault fired: {}", run.printed());
+        assert_eq!(shop.digest(exchange), quiet);
+        let workers: Vec<u64> =
+            shop.metrics(exchange).iter().filter_map(|line| line["workers"].as_u64()).collect();
+        assert_eq!((workers[0], *workers.last().unwrap()), (3, 2), "two workers went on");
+    }
 }
 
 #[test]

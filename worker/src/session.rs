@@ -3,8 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use carousel_proto::PROTOCOL_VERSION;
 use carousel_proto::v1::{Failure, FromCoordinator, Hello, from_worker::Message};
+use carousel_proto::{PROTOCOL_VERSION, Step, Term, WorkerId};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
@@ -12,8 +12,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status, Streaming};
 
+use crate::exchange::PeerContent;
 use crate::intake::{Content, Intake, Refusal};
 use crate::outbox::Outbox;
+use crate::peers::{self, Peers};
 use crate::settings::Settings;
 use crate::tokens::TokenClient;
 use crate::trainer::{Trainer, TrainerError};
@@ -26,13 +28,13 @@ use crate::trainer::{Trainer, TrainerError};
     clippy::allow_attributes_without_reason,
     reason = "generated; documented in training.proto"
 )]
-mod generated {
+pub(crate) mod generated {
     include!(concat!(env!("OUT_DIR"), "/carousel.v1.rs"));
 }
 pub(crate) use generated::training_client::TrainingClient;
 
-const MAX_MESSAGE_BYTES: usize = 4 << 20;
-const FLOW_WINDOW_BYTES: u32 = 8 << 20;
+pub(crate) const MAX_MESSAGE_BYTES: usize = 4 << 20;
+pub(crate) const FLOW_WINDOW_BYTES: u32 = 8 << 20;
 /// Messages that may wait for the computation; the connection's flow control holds back the rest.
 const WAITING_MESSAGES: usize = 64;
 const KEEPALIVE: Duration = Duration::from_secs(10);
@@ -130,8 +132,15 @@ fn endpoint(address: &str) -> Result<Endpoint, WorkerError> {
         .initial_connection_window_size(FLOW_WINDOW_BYTES))
 }
 
+/// What reaches the thread that computes.
+pub(crate) enum Mail {
+    Coordinator(Result<FromCoordinator, Status>),
+    Peer { worker: WorkerId, at: (Term, Step), content: PeerContent },
+}
+
 struct Session {
     client: TrainingClient<Channel>,
+    listener: std::net::TcpListener,
     outbox: Outbox,
     inbound: Streaming<FromCoordinator>,
 }
@@ -143,12 +152,15 @@ fn connect(
     threads: usize,
 ) -> Result<Session, Result<String, WorkerError>> {
     let (outbox, messages) = Outbox::new();
+    let listener = peers::bind(endpoint.uri()).map_err(|error| Ok(error.to_string()))?;
+    let address = listener.local_addr().map_err(|error| Ok(error.to_string()))?;
     let hello = Hello {
         protocol: PROTOCOL_VERSION,
         program_version: env!("CARGO_PKG_VERSION").into(),
         host: host(),
         process_id: std::process::id(),
         threads: threads as u32,
+        exchange_address: address.to_string(),
     };
     outbox.send(Message::Hello(hello)).expect("the receiver is held here");
     let session = runtime.block_on(async {
@@ -157,7 +169,7 @@ fn connect(
         let response = client.session(ReceiverStream::new(messages)).await.map_err(judge)?;
         Ok((client, response.into_inner()))
     });
-    session.map(|(client, inbound)| Session { client, outbox, inbound })
+    session.map(|(client, inbound)| Session { client, listener, outbox, inbound })
 }
 
 /// Whether a refusal is for good.
@@ -185,16 +197,30 @@ fn host() -> String {
 
 /// Carries one session: a task reads messages, this thread does what they say.
 fn serve(runtime: &Runtime, session: Session) -> Result<Outcome, WorkerError> {
-    let Session { client, outbox, inbound } = session;
+    let Session { client, listener, outbox, inbound } = session;
     let (sender, mut messages) = mpsc::channel(WAITING_MESSAGES);
+    let most_bytes = peers::MostBytes::default();
+    let served = peers::serve(runtime.handle(), listener, sender.clone(), most_bytes.clone());
+    let _serving = Serving(served.map_err(|error| WorkerError::Threads(error.to_string()))?);
     runtime.spawn(read(inbound, sender));
     let mut intake = Intake::default();
     let mut tokens = Some(TokenClient::new(client, runtime.handle().clone()));
     let mut trainer: Option<Trainer> = None;
     loop {
         let message = match messages.blocking_recv() {
-            Some(Ok(message)) => message,
-            Some(Err(status)) => return Ok(Outcome::Broken(status.message().into())),
+            Some(Mail::Coordinator(Ok(message))) => message,
+            Some(Mail::Coordinator(Err(status))) => return Ok(Outcome::Broken(status.message().into())),
+            Some(Mail::Peer { worker, at, content }) => {
+                let received =
+                    trainer.as_mut().map_or(Ok(()), |trainer| trainer.receive(at, worker, content));
+                match received {
+                    Ok(()) => continue,
+                    Err(TrainerError::SessionOver) => {
+                        return Ok(Outcome::Broken("the session is over".into()));
+                    }
+                    Err(error) => return Err(fail(&outbox, error)),
+                }
+            }
             None => return Ok(Outcome::Broken("the coordinator closed the session".into())),
         };
         let content = intake.accept(message).map_err(|refusal| fail(&outbox, refusal.into()))?;
@@ -209,7 +235,10 @@ fn serve(runtime: &Runtime, session: Session) -> Result<Outcome, WorkerError> {
                 let made = welcome.settings.map_or(Err(TrainerError::Refusal(Refusal::Empty)), |settings| {
                     let settings = Settings::try_from(settings)?;
                     intake.expect(&settings);
-                    Trainer::new(settings, outbox.clone(), tokens)
+                    most_bytes.get_or_init(|| settings.most_gradient_bytes());
+                    let own = WorkerId(welcome.worker_id);
+                    let peers = Peers::new(own, runtime.handle().clone());
+                    Trainer::new(settings, outbox.clone(), tokens, (own, peers))
                 });
                 trainer = Some(made.map_err(|error| fail(&outbox, error))?);
             }
@@ -227,6 +256,15 @@ fn serve(runtime: &Runtime, session: Session) -> Result<Outcome, WorkerError> {
     }
 }
 
+/// Stops serving peers when the session is over.
+struct Serving(tokio::task::AbortHandle);
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// Tells the coordinator why this worker gives up.
 fn fail(outbox: &Outbox, error: TrainerError) -> WorkerError {
     if outbox.send(Message::Failure(Failure { message: error.to_string() })).is_err() {
@@ -237,13 +275,14 @@ fn fail(outbox: &Outbox, error: TrainerError) -> WorkerError {
     error.into()
 }
 
-async fn read(
-    mut inbound: Streaming<FromCoordinator>,
-    sender: mpsc::Sender<Result<FromCoordinator, Status>>,
-) {
+async fn read(mut inbound: Streaming<FromCoordinator>, sender: mpsc::Sender<Mail>) {
     while let Some(message) = inbound.next().await {
-        if sender.send(message).await.is_err() {
+        if sender.send(Mail::Coordinator(message)).await.is_err() {
             return;
         }
+    }
+    let closed = Status::unavailable("the coordinator closed the session");
+    if sender.send(Mail::Coordinator(Err(closed))).await.is_err() {
+        tracing::debug!("the session was over already");
     }
 }

@@ -1,6 +1,7 @@
 //! The run's settings as they come over the wire, checked and turned into the model's own types.
 
 use carousel_model::{ModelConfig, ModelError, OptimizerConfig};
+use carousel_proto::gradient::GradientLayout;
 use carousel_proto::v1::{ModelSettings, OptimizerSettings, RunSettings, optimizer_settings::Kind};
 
 /// What a worker knows of its run.
@@ -36,6 +37,27 @@ pub enum SettingsError {
     /// The model refuses its sizes.
     #[error(transparent)]
     Model(#[from] ModelError),
+}
+
+impl Settings {
+    /// The layout of the model's gradient, as the exchange knows it.
+    pub(crate) fn gradient_layout(&self) -> GradientLayout {
+        let layout = self.model.gradient_layout();
+        GradientLayout {
+            dense: layout.dense_len,
+            dense_offset: layout.dense_offset,
+            rows: self.model.vocabulary,
+            width: layout.row_width,
+            rows_fold_into: layout.rows_fold_into,
+        }
+    }
+
+    /// No gradient of the run, and no slice of one, is larger.
+    pub(crate) fn most_gradient_bytes(&self) -> u64 {
+        let layout = self.gradient_layout();
+        let rows = (u64::from(self.streams) * u64::from(self.window)).min(layout.rows as u64);
+        4 * (layout.dense as u64 + rows * layout.width as u64)
+    }
 }
 
 impl TryFrom<RunSettings> for Settings {

@@ -4,15 +4,18 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use carousel_model::{Gradients, LaneStreams, LanguageModel, ModelError, Window};
+use carousel_model::{LaneStreams, LanguageModel, ModelError, Partial, Window};
+use carousel_proto::gradient::Gradient;
 use carousel_proto::v1::{
     self, Acknowledge, Assign, Bulk, BulkStart, Commit, Evaluate, EvaluationReport, LoadReplica, Ready,
-    Reduced, ReplicaSent, SendReplica, Split, StepReport, WindowReply, from_worker::Message,
+    Reduced, ReplicaSent, SendReplica, SliceReport, Split, StepReport, WindowReply, from_worker::Message,
 };
-use carousel_proto::{LaneTree, Step, Term};
+use carousel_proto::{LaneTree, Node, Step, Term, WorkerId};
 
+use crate::exchange::{Exchange, ExchangeError, Outgoing, Peer, PeerContent};
 use crate::intake::{Content, ReducedGradient, Refusal};
 use crate::outbox::{Outbox, SessionOver};
+use crate::peers::Peers;
 use crate::replica::{Replica, ReplicaError, lanes_of};
 use crate::settings::{Settings, SettingsError};
 use crate::tokens::TokenClient;
@@ -43,6 +46,9 @@ pub enum TrainerError {
         /// As asked for.
         expected: usize,
     },
+    /// A peer or the coordinator broke the exchange.
+    #[error(transparent)]
+    Exchange(#[from] ExchangeError),
     /// Something was asked of a worker without a replica.
     #[error("the coordinator asked for work before the replica was loaded")]
     NoReplica,
@@ -66,10 +72,13 @@ struct Pending {
 }
 
 pub(crate) struct Trainer {
+    own: WorkerId,
     settings: Settings,
     model: LanguageModel,
     outbox: Outbox,
     tokens: TokenClient,
+    peers: Peers,
+    exchange: Exchange,
     replica: Option<Replica>,
     arriving: Vec<Vec<f32>>,
     given_carries: Option<Vec<f32>>,
@@ -78,9 +87,18 @@ pub(crate) struct Trainer {
 }
 
 impl Trainer {
-    pub(crate) fn new(settings: Settings, outbox: Outbox, tokens: TokenClient) -> Result<Self, TrainerError> {
+    pub(crate) fn new(
+        settings: Settings,
+        outbox: Outbox,
+        tokens: TokenClient,
+        (own, peers): (WorkerId, Peers),
+    ) -> Result<Self, TrainerError> {
         let model = LanguageModel::new(settings.model.clone())?;
+        let exchange = Exchange::new(settings.gradient_layout(), settings.lanes);
         Ok(Self {
+            own,
+            peers,
+            exchange,
             settings,
             model,
             outbox,
@@ -132,23 +150,99 @@ impl Trainer {
     fn compute(&mut self, assign: &Assign) -> Result<(), TrainerError> {
         let lanes = assign.first_lane..assign.first_lane + assign.lanes;
         let at = (Term(assign.term), Step(assign.step));
+        if !assign.peers.is_empty() {
+            let outgoing = self.exchange.begin(at, peers_of(assign), self.own)?;
+            self.hand_out(at, outgoing)?;
+        }
+        let partials = if lanes.is_empty() {
+            self.pending = Some(Pending { at, lanes, carries: Arc::default() });
+            Vec::new()
+        } else {
+            self.gradients(assign, lanes)?
+        };
+        if !assign.peers.is_empty() {
+            let outgoing = self.exchange.contribute(partials);
+            self.hand_out(at, outgoing)?;
+        }
+        Ok(())
+    }
+
+    /// Forward and backward over the assigned lanes. Star: sends the partial gradients to the coordinator; mesh: hands
+    /// them back. The losses are reported in both.
+    fn gradients(
+        &mut self,
+        assign: &Assign,
+        lanes: Range<u32>,
+    ) -> Result<Vec<(Node, Gradient)>, TrainerError> {
+        let at = (Term(assign.term), Step(assign.step));
         let given = self.given_carries.take();
         let replica = self.replica.as_mut().ok_or(TrainerError::NoReplica)?;
-        if lanes.is_empty() {
-            self.pending = Some(Pending { at, lanes, carries: Arc::default() });
-            return Ok(());
-        }
         let mut carries = replica.carries(&self.settings, lanes.clone(), assign.carry(), given)?;
         let tokens = self.window(Split::Train, assign.window, &lanes)?;
         self.tokens.fetch_ahead(Split::Train, assign.next_window, &lanes);
         let streams = lanes_of(&self.settings, lanes.clone());
-        let groups = groups(&self.settings, &lanes);
-        let ranges: Vec<Range<usize>> = groups.iter().map(|(_, range)| range.clone()).collect();
+        let (nodes, ranges): (Vec<Node>, Vec<Range<usize>>) =
+            groups(&self.settings, &lanes).into_iter().unzip();
         let window = self.model_window(&tokens, &streams, (assign.step, assign.step_tokens));
         let replica = self.replica.as_ref().ok_or(TrainerError::NoReplica)?;
         let gradients = self.model.gradients(&replica.parameters, &window, &mut carries, &ranges)?;
         self.pending = Some(Pending { at, lanes: lanes.clone(), carries: Arc::new(carries) });
-        self.send_gradients(at, &lanes, groups, gradients)?;
+        let partials = nodes.into_iter().zip(gradients.partials);
+        let partials = if assign.peers.is_empty() {
+            self.send_partials(at, partials)?;
+            Vec::new()
+        } else {
+            partials.map(|(node, partial)| (node, whole_gradient(partial))).collect()
+        };
+        let losses = lane_losses(&lanes, &gradients.losses);
+        self.outbox.send(Message::StepReport(StepReport { term: assign.term, step: assign.step, losses }))?;
+        Ok(partials)
+    }
+
+    /// Takes in what a peer sent.
+    pub(crate) fn receive(
+        &mut self,
+        at: (Term, Step),
+        worker: WorkerId,
+        content: PeerContent,
+    ) -> Result<(), TrainerError> {
+        let outgoing = self.exchange.receive(at, worker, content)?;
+        self.hand_out(at, outgoing)
+    }
+
+    /// Sends what the exchange wants sent; acknowledges the whole gradient when it is here.
+    fn hand_out(&mut self, at: (Term, Step), outgoing: Vec<Outgoing>) -> Result<(), TrainerError> {
+        let (term, step) = (at.0.0, at.1.0);
+        for out in outgoing {
+            match out {
+                Outgoing::Partial { to, node, gradient } => {
+                    let start = BulkStart {
+                        kind: Bulk::Partial.into(),
+                        level: node.level,
+                        index: node.index,
+                        term,
+                        step,
+                        rows: gradient.rows,
+                        ..BulkStart::default()
+                    };
+                    self.peers.send(&to, start, &Arc::new(gradient.floats));
+                }
+                Outgoing::Reduced { to, gradient, squares, not_finite } => {
+                    let (kind, rows) = (Bulk::Reduced.into(), gradient.rows);
+                    let start = BulkStart { kind, term, step, rows, ..BulkStart::default() };
+                    let floats = Arc::new(gradient.floats);
+                    to.iter().for_each(|peer| self.peers.send(peer, start.clone(), &floats));
+                    let (dense_squares, row_squares) = (squares.dense, squares.rows);
+                    let not_finite = not_finite.map(|offset| offset as u64);
+                    let report = SliceReport { term, step, dense_squares, row_squares, not_finite };
+                    self.outbox.send(Message::SliceReport(report))?;
+                }
+                Outgoing::Whole(Gradient { rows, floats }) => {
+                    self.gradient = Some(ReducedGradient { at, rows, floats });
+                    self.acknowledge(&Reduced { term, step })?;
+                }
+            }
+        }
         Ok(())
     }
 
@@ -181,14 +275,12 @@ impl Trainer {
         }
     }
 
-    fn send_gradients(
+    fn send_partials(
         &self,
         (term, step): (Term, Step),
-        lanes: &Range<u32>,
-        groups: Vec<(carousel_proto::Node, Range<usize>)>,
-        gradients: Gradients,
+        partials: impl Iterator<Item = (Node, Partial)>,
     ) -> Result<(), SessionOver> {
-        for ((node, _), partial) in groups.into_iter().zip(gradients.partials) {
+        for (node, partial) in partials {
             let start = BulkStart {
                 kind: Bulk::Partial.into(),
                 term: term.0,
@@ -200,8 +292,7 @@ impl Trainer {
             };
             self.outbox.send_bulk(start, vec![partial.dense.into(), partial.row_values.into()])?;
         }
-        let losses = lane_losses(lanes, &gradients.losses);
-        self.outbox.send(Message::StepReport(StepReport { term: term.0, step: step.0, losses }))
+        Ok(())
     }
 
     /// The whole reduced gradient is here: says so, and hands in the carries.
@@ -279,7 +370,7 @@ impl Trainer {
 }
 
 /// The lane-tree nodes a worker sums completely, each with its lanes as indices among the worker's own.
-fn groups(settings: &Settings, lanes: &Range<u32>) -> Vec<(carousel_proto::Node, Range<usize>)> {
+fn groups(settings: &Settings, lanes: &Range<u32>) -> Vec<(Node, Range<usize>)> {
     let tree = LaneTree::new(settings.lanes);
     let own = |lane: u32| (lane - lanes.start) as usize;
     let group = |node| {
@@ -287,6 +378,22 @@ fn groups(settings: &Settings, lanes: &Range<u32>) -> Vec<(carousel_proto::Node,
         (node, own(under.start)..own(under.end))
     };
     tree.maximal_nodes(lanes.clone()).into_iter().map(group).collect()
+}
+
+fn peers_of(assign: &Assign) -> Vec<Peer> {
+    let peer = |peer: &v1::Peer| Peer {
+        worker: WorkerId(peer.worker_id),
+        address: peer.exchange_address.clone(),
+        lanes: peer.first_lane..peer.first_lane.saturating_add(peer.lanes),
+    };
+    assign.peers.iter().map(peer).collect()
+}
+
+/// The dense part, then the touched rows, as one buffer.
+fn whole_gradient(partial: Partial) -> Gradient {
+    let mut floats = partial.dense;
+    floats.extend_from_slice(&partial.row_values);
+    Gradient { rows: partial.rows, floats }
 }
 
 fn lane_losses(lanes: &Range<u32>, losses: &[carousel_model::LaneLoss]) -> Vec<v1::LaneLoss> {

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use crate::intake::{Content, Limits};
 use crate::observer::{Observer, Report};
-use crate::protocol::{Action, Ending, Event, Machine, Scope};
+use crate::protocol::{Action, Ending, Event, Exchange, Machine, Scope};
 use crate::replica::{Sections, digest_of};
 use crate::run::{RunError, Summary};
 use crate::schedule::{Position, ScheduleState};
@@ -33,6 +33,7 @@ pub(crate) struct Parts<'a> {
     pub training: crate::options::Training,
     pub settings: v1::RunSettings,
     pub limits: Arc<Limits>,
+    pub exchange: Exchange,
     pub tokens: Arc<TokenSource>,
     pub state: StartState,
     pub records: Records,
@@ -50,6 +51,7 @@ pub(crate) struct Driver<'a> {
     machine: Machine,
     training: crate::options::Training,
     limits: Arc<Limits>,
+    exchange: Exchange,
     tokens: Arc<TokenSource>,
     roster: Roster,
     schedule: ScheduleState,
@@ -75,6 +77,7 @@ impl<'a> Driver<'a> {
             machine: parts.machine,
             training: parts.training,
             limits: parts.limits,
+            exchange: parts.exchange,
             tokens: parts.tokens,
             schedule: parts.state.schedule,
             carries: parts.state.carries,
@@ -123,7 +126,7 @@ impl<'a> Driver<'a> {
         match notice {
             Notice::Joined { worker, hello, outbox } => {
                 self.observer.observe(Report::Joined { worker, hello: &hello });
-                self.roster.welcome(worker, outbox);
+                self.roster.welcome(worker, outbox, hello.exchange_address);
                 self.events.push_back(Event::Joined { worker });
             }
             Notice::Gone { worker, reason } => self.remove(worker, &reason),
@@ -161,6 +164,11 @@ impl<'a> Driver<'a> {
             Content::Report { term, step, losses } => {
                 if self.step.report((term, step), &lanes, &losses)? {
                     self.events.push_back(Event::Reported { worker, term, step });
+                }
+            }
+            Content::Slice { term, step, slice } => {
+                if self.step.slice((term, step), worker, slice)? {
+                    self.events.push_back(Event::Sliced { worker, term, step });
                 }
             }
             Content::Carries { term, step, lanes: of, floats } => {
@@ -210,8 +218,12 @@ impl<'a> Driver<'a> {
         match action {
             Action::Waiting { joined, needed } => self.observer.observe(Report::Waiting { joined, needed }),
             Action::Load { worker, step } => self.roster.load(worker, step, self.replica.as_ref()),
+            Action::Begin { term, step, shares } => {
+                let owners = shares.iter().map(|(worker, _)| *worker).collect();
+                self.step.begin((term, step), self.exchange, owners);
+                self.roster.begin(&shares, self.exchange);
+            }
             Action::Assign { worker, term, step, lanes, carry } => {
-                self.step.begin(term, step);
                 let assign = self.assignment(term, step);
                 let carries = self.step.carries_of(&self.carries, &lanes);
                 self.roster.assign(worker, assign, lanes, (carry, carries));

@@ -6,18 +6,19 @@ use std::sync::Arc;
 
 use carousel_proto::bulk::chunks;
 use carousel_proto::v1::{
-    self, Assign, Bulk, BulkStart, CarrySource, Commit, Evaluate, FromCoordinator, LoadReplica, Reduced,
-    SendReplica, Shutdown, Split, Welcome, from_coordinator::Message,
+    self, Assign, Bulk, BulkStart, CarrySource, Commit, Evaluate, FromCoordinator, LoadReplica, Peer,
+    Reduced, SendReplica, Shutdown, Split, Welcome, from_coordinator::Message,
 };
 use carousel_proto::{Step, Term, WorkerId};
 
 use super::step::ReducedStep;
-use crate::protocol::CarryOrigin;
+use crate::protocol::{CarryOrigin, Exchange};
 use crate::replica::Sections;
 use crate::server::Outbox;
 
 struct Session {
     outbox: Outbox,
+    exchange_address: String,
     lanes: Range<u32>,
 }
 
@@ -37,11 +38,13 @@ impl Session {
 pub(super) struct Roster {
     settings: v1::RunSettings,
     sessions: BTreeMap<WorkerId, Session>,
+    /// Mesh: the workers of the step under way; star: none.
+    peers: Vec<Peer>,
 }
 
 impl Roster {
     pub(super) fn new(settings: v1::RunSettings) -> Self {
-        Self { settings, sessions: BTreeMap::new() }
+        Self { settings, sessions: BTreeMap::new(), peers: Vec::new() }
     }
 
     pub(super) fn knows(&self, worker: WorkerId) -> bool {
@@ -53,8 +56,8 @@ impl Roster {
         self.sessions.get(&worker).map_or(0..0, |s| s.lanes.clone())
     }
 
-    pub(super) fn welcome(&mut self, worker: WorkerId, outbox: Outbox) {
-        let session = Session { outbox, lanes: 0..0 };
+    pub(super) fn welcome(&mut self, worker: WorkerId, outbox: Outbox, exchange_address: String) {
+        let session = Session { outbox, exchange_address, lanes: 0..0 };
         session
             .send(Message::Welcome(Welcome { worker_id: worker.0, settings: Some(self.settings.clone()) }));
         self.sessions.insert(worker, session);
@@ -95,6 +98,23 @@ impl Roster {
         session.send(Message::LoadReplica(LoadReplica { step: step.0, initial: replica.is_none() }));
     }
 
+    /// A step begins with these workers.
+    pub(super) fn begin(&mut self, shares: &[(WorkerId, Range<u32>)], exchange: Exchange) {
+        let peer = |(worker, lanes): &(WorkerId, Range<u32>)| Peer {
+            worker_id: worker.0,
+            exchange_address: self
+                .sessions
+                .get(worker)
+                .map_or_else(String::new, |s| s.exchange_address.clone()),
+            first_lane: lanes.start,
+            lanes: lanes.len() as u32,
+        };
+        self.peers = match exchange {
+            Exchange::Star => Vec::new(),
+            Exchange::Mesh => shares.iter().map(peer).collect(),
+        };
+    }
+
     /// `carry` is where the carries come from, and the committed ones of the lanes, sent only when they are given.
     pub(super) fn assign(
         &mut self,
@@ -123,7 +143,8 @@ impl Roster {
                 CarrySource::Given
             }
         };
-        session.send(Message::Assign(Assign { first_lane, lanes: count, carry: source.into(), ..assign }));
+        let (carry, peers) = (source.into(), self.peers.clone());
+        session.send(Message::Assign(Assign { first_lane, lanes: count, carry, peers, ..assign }));
     }
 
     pub(super) fn reduced(&self, worker: WorkerId, (term, step): (Term, Step), result: &ReducedStep) {

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use carousel_proto::gradient::{Gradient, Slice, clip_scale, norm};
-use carousel_proto::{LaneTree, Node, Step, Term, lane_streams};
+use carousel_proto::gradient::{BLOCK, Gradient, Slice, clip_scale, norm};
+use carousel_proto::{LaneTree, Node, Step, Term, WorkerId, lane_streams};
 
-use crate::intake::{LaneLoss, Limits};
+use crate::intake::{LaneLoss, Limits, ReducedSlice};
+use crate::protocol::Exchange;
 
 /// A step whose gradient has been reduced.
 #[derive(Debug, Default)]
@@ -29,6 +30,10 @@ pub(crate) struct ReducedStep {
 pub(super) struct StepWork {
     limits: Arc<Limits>,
     at: (Term, Step),
+    exchange: Exchange,
+    /// Mesh: who owns which slice, in order.
+    owners: Vec<WorkerId>,
+    slices: BTreeMap<WorkerId, ReducedSlice>,
     partials: BTreeMap<Node, Gradient>,
     losses: BTreeMap<u32, LaneLoss>,
     carries: BTreeMap<u32, (Range<u32>, Vec<f32>)>,
@@ -40,6 +45,9 @@ impl StepWork {
         Self {
             limits,
             at: (Term(0), Step(0)),
+            exchange: Exchange::Star,
+            owners: Vec::new(),
+            slices: BTreeMap::new(),
             partials: BTreeMap::new(),
             losses: BTreeMap::new(),
             carries: BTreeMap::new(),
@@ -48,10 +56,8 @@ impl StepWork {
     }
 
     /// Begins a step in a term; what was collected for another is dropped.
-    pub(super) fn begin(&mut self, term: Term, step: Step) {
-        if self.at != (term, step) {
-            *self = Self { at: (term, step), ..Self::new(self.limits.clone()) };
-        }
+    pub(super) fn begin(&mut self, at: (Term, Step), exchange: Exchange, owners: Vec<WorkerId>) {
+        *self = Self { at, exchange, owners, ..Self::new(self.limits.clone()) };
     }
 
     fn tree(&self) -> LaneTree {
@@ -93,12 +99,34 @@ impl StepWork {
         if !losses.iter().map(|l| l.lane).eq(lanes.clone()) {
             return Err(format!("it reported losses of other lanes than its own, {lanes:?}"));
         }
-        let missing =
-            self.tree().maximal_nodes(lanes.clone()).into_iter().find(|n| !self.partials.contains_key(n));
-        if let Some(node) = missing {
+        let mut nodes = self.tree().maximal_nodes(lanes.clone()).into_iter();
+        let missing = nodes.find(|node| !self.partials.contains_key(node));
+        if let Some(node) = missing.filter(|_| self.exchange == Exchange::Star) {
             return Err(format!("it reported {} without its partial gradient of {node:?}", at.1));
         }
         self.losses.extend(losses.iter().map(|l| (l.lane, *l)));
+        Ok(true)
+    }
+
+    /// Whether the report belongs to this step, and then that it is of a whole slice.
+    pub(super) fn slice(
+        &mut self,
+        at: (Term, Step),
+        worker: WorkerId,
+        slice: ReducedSlice,
+    ) -> Result<bool, String> {
+        if at != self.at || self.exchange == Exchange::Star {
+            return Ok(false);
+        }
+        let layout = &self.limits.layout.gradient;
+        let own = self.owners.iter().position(|owner| *owner == worker);
+        let own = own.and_then(|i| layout.slices(self.owners.len()).into_iter().nth(i));
+        let own = own.ok_or_else(|| "it reduced a slice of a step it has no part in".to_owned())?;
+        let (found, expected) = (slice.squares.dense.len(), own.dense.len().div_ceil(BLOCK));
+        if found != expected || slice.squares.rows.len() > own.rows.len() {
+            return Err(format!("it reported {found} blocks of its slice, which has {expected}"));
+        }
+        self.slices.insert(worker, slice);
         Ok(true)
     }
 
@@ -132,12 +160,12 @@ impl StepWork {
         }
     }
 
-    /// Finishes the lane tree and decides the clip.
+    /// Decides the clip; in a star the lane tree is finished before it.
     pub(super) fn reduce(&mut self, max_norm: Option<f64>, learning_rate: f32) {
-        let layout = &self.limits.layout.gradient;
-        let whole = self.whole();
-        let gradient = layout.reduce(self.tree(), std::mem::take(&mut self.partials), &whole);
-        let grad_norm = norm(&[layout.square_sums(&gradient, &whole)]);
+        let (gradient, grad_norm) = match self.exchange {
+            Exchange::Star => self.reduce_whole(),
+            Exchange::Mesh => (Gradient::default(), self.norm_of_slices()),
+        };
         self.result = ReducedStep {
             rows: gradient.rows,
             floats: Arc::new(gradient.floats),
@@ -147,6 +175,19 @@ impl StepWork {
             tokens: self.losses.values().map(|l| l.tokens).sum(),
             loss_sum: self.losses.values().map(|l| l.sum).sum(),
         };
+    }
+
+    fn reduce_whole(&mut self) -> (Gradient, f64) {
+        let layout = &self.limits.layout.gradient;
+        let whole = self.whole();
+        let gradient = layout.reduce(self.tree(), std::mem::take(&mut self.partials), &whole);
+        let grad_norm = norm(&[layout.square_sums(&gradient, &whole)]);
+        (gradient, grad_norm)
+    }
+
+    fn norm_of_slices(&self) -> f64 {
+        let in_order = self.owners.iter().map(|owner| self.slices[owner].squares.clone());
+        norm(&in_order.collect::<Vec<_>>())
     }
 
     /// The reduced step, once [`StepWork::reduce`] has made it.
@@ -160,9 +201,16 @@ impl StepWork {
         if result.grad_norm.is_finite() && result.loss_sum.is_finite() {
             return None;
         }
-        let gradient = Gradient { rows: result.rows.clone(), floats: result.floats.to_vec() };
         let layout = &self.limits.layout;
-        let offset = layout.gradient.first_non_finite(&gradient, &self.whole());
+        let offset = match self.exchange {
+            Exchange::Star => {
+                let gradient = Gradient { rows: result.rows.clone(), floats: result.floats.to_vec() };
+                layout.gradient.first_non_finite(&gradient, &self.whole())
+            }
+            Exchange::Mesh => {
+                self.slices.values().filter_map(|s| s.not_finite).min().map(|offset| offset as usize)
+            }
+        };
         let parameter = offset.and_then(|offset| layout.parameter_at(offset));
         Some(parameter.map_or_else(|| "the loss".to_owned(), |name| format!("the gradient of {name}")))
     }
@@ -207,7 +255,7 @@ mod tests {
             ..ReplicaLayout::default()
         };
         let mut work = StepWork::new(Limits { layout, streams: 7, window: 4, lanes: 3 }.into());
-        work.begin(NOW.0, NOW.1);
+        work.begin(NOW, Exchange::Star, vec![]);
         work
     }
 

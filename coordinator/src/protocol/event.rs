@@ -59,6 +59,15 @@ pub(crate) enum Event {
         /// The step it computed.
         step: Step,
     },
+    /// Mesh: a worker has reduced its slice.
+    Sliced {
+        /// The worker.
+        worker: WorkerId,
+        /// The term of the gradient.
+        term: Term,
+        /// The step of the gradient.
+        step: Step,
+    },
     /// The driver has finished the lane tree and decided the clip.
     Reduced {
         /// As in [`Action::Reduce`].
@@ -130,6 +139,15 @@ pub(crate) enum Action {
         /// The committed step.
         step: Step,
     },
+    /// A step begins, with these workers and lanes; assignments follow.
+    Begin {
+        /// The current term.
+        term: Term,
+        /// The step.
+        step: Step,
+        /// Every active worker in order, with its lanes; some may be empty.
+        shares: Vec<(WorkerId, Range<u32>)>,
+    },
     /// Give a worker its lanes of a step.
     Assign {
         /// To whom.
@@ -143,7 +161,7 @@ pub(crate) enum Action {
         /// Where their carries come from.
         carry: CarryOrigin,
     },
-    /// Finish the lane tree of a step and decide the clip; answer with [`Event::Reduced`].
+    /// Finish the lane tree of a step (star) and decide the clip; answer with [`Event::Reduced`].
     Reduce {
         /// The current term.
         term: Term,

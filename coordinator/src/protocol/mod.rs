@@ -39,8 +39,8 @@ enum Phase {
     Loading,
     /// For a worker to send its replica; `None` while none has been asked.
     FetchingReplica { from: WorkerId },
-    /// For the lanes' gradients.
-    Computing { waiting: BTreeSet<WorkerId> },
+    /// For the lanes' gradients; with a mesh also for the reduced slice of every worker.
+    Computing { reports: BTreeSet<WorkerId>, slices: BTreeSet<WorkerId> },
     /// For the driver's reduction.
     Reducing,
     /// For every worker to hold the reduced gradient.
@@ -80,10 +80,32 @@ pub(crate) enum Origin {
     Checkpoint(Digest),
 }
 
+/// How gradients are exchanged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exchange {
+    /// Workers send partial sums to the coordinator, which reduces for everyone.
+    Star,
+    /// Each worker reduces a slice, from the others' partial sums, and hands it round.
+    Mesh,
+}
+
+/// Where a run stands when its coordinator starts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Start {
+    pub exchange: Exchange,
+    pub workers_to_start: usize,
+    /// Above every term the run has had.
+    pub term: Term,
+    /// The last committed step.
+    pub step: Step,
+    pub origin: Origin,
+}
+
 /// The coordinator's side of the commit protocol.
 #[derive(Clone, Debug)]
 pub(crate) struct Machine {
     plan: RunPlan,
+    exchange: Exchange,
     workers_to_start: usize,
     term: Term,
     /// The last committed step.
@@ -99,21 +121,19 @@ pub(crate) struct Machine {
     /// The lanes and term of the last commit: a worker with unchanged lanes keeps its own carries.
     lanes_of: BTreeMap<WorkerId, Range<u32>>,
     carries_moved: bool,
+    /// Mesh: who holds the whole reduced gradient of the step under way; that need not wait for the clip.
+    acknowledged: BTreeSet<WorkerId>,
     stopping: bool,
 }
 
 impl Machine {
     /// A run that stands at `step` and starts when `workers_to_start` workers have joined.
     #[must_use]
-    pub(crate) fn new(
-        plan: RunPlan,
-        workers_to_start: usize,
-        term: Term,
-        step: Step,
-        origin: Origin,
-    ) -> Self {
+    pub(crate) fn new(plan: RunPlan, start: Start) -> Self {
+        let Start { exchange, workers_to_start, term, step, origin } = start;
         let mut machine = Self {
             plan,
+            exchange,
             workers_to_start: workers_to_start.max(1),
             term,
             step,
@@ -128,6 +148,7 @@ impl Machine {
             checkpointed: matches!(origin, Origin::Checkpoint(_)).then_some(step),
             lanes_of: BTreeMap::new(),
             carries_moved: true,
+            acknowledged: BTreeSet::new(),
             stopping: false,
         };
         if step.0 >= machine.plan.last_step() {
@@ -164,6 +185,7 @@ impl Machine {
             Event::Left { worker } => self.left(worker, &mut actions),
             Event::Ready { worker, step, digest } => self.ready(worker, step, digest, &mut actions),
             Event::Reported { worker, term, step } => self.reported(worker, term, step, &mut actions),
+            Event::Sliced { worker, term, step } => self.sliced(worker, term, step, &mut actions),
             Event::Reduced { term, step } => self.reduced(term, step, &mut actions),
             Event::Acknowledged { worker, term, step } => self.acknowledged(worker, term, step, &mut actions),
             Event::Evaluated { worker, term, scope } => self.evaluated(worker, term, scope, &mut actions),
@@ -347,7 +369,8 @@ impl Machine {
     fn start_step(&mut self, actions: &mut Vec<Action>) {
         let step = self.step.next();
         let shares = self.shares();
-        let waiting = shares.iter().filter(|(_, lanes)| !lanes.is_empty()).map(|(w, _)| *w).collect();
+        let reports = shares.iter().filter(|(_, lanes)| !lanes.is_empty()).map(|(w, _)| *w).collect();
+        actions.push(Action::Begin { term: self.term, step, shares: shares.clone() });
         for (worker, lanes) in &shares {
             let carry = self.carry_origin(step, *worker, lanes);
             actions.push(Action::Assign {
@@ -360,7 +383,12 @@ impl Machine {
         }
         self.lanes_of = shares.into_iter().collect();
         self.carries_moved = false;
-        self.phase = Phase::Computing { waiting };
+        self.acknowledged.clear();
+        let slices = match self.exchange {
+            Exchange::Star => BTreeSet::new(),
+            Exchange::Mesh => self.active().collect(),
+        };
+        self.phase = Phase::Computing { reports, slices };
     }
 
     fn carry_origin(&self, step: Step, worker: WorkerId, lanes: &Range<u32>) -> CarryOrigin {
@@ -373,31 +401,73 @@ impl Machine {
         }
     }
 
+    fn is_current(&self, term: Term, step: Step) -> bool {
+        (term, step) == (self.term, self.step.next())
+    }
+
     fn reported(&mut self, worker: WorkerId, term: Term, step: Step, actions: &mut Vec<Action>) {
-        let current = (self.term, self.step.next());
-        let Phase::Computing { waiting } = &mut self.phase else { return };
-        if (term, step) != current || !waiting.remove(&worker) || !waiting.is_empty() {
-            return;
+        let current = self.is_current(term, step);
+        if let Phase::Computing { reports, .. } = &mut self.phase
+            && current
+            && reports.remove(&worker)
+        {
+            self.computing_progressed(actions);
         }
-        self.phase = Phase::Reducing;
-        actions.push(Action::Reduce { term, step });
+    }
+
+    fn sliced(&mut self, worker: WorkerId, term: Term, step: Step, actions: &mut Vec<Action>) {
+        let current = self.is_current(term, step);
+        if let Phase::Computing { slices, .. } = &mut self.phase
+            && current
+            && slices.remove(&worker)
+        {
+            self.computing_progressed(actions);
+        }
+    }
+
+    fn computing_progressed(&mut self, actions: &mut Vec<Action>) {
+        let Phase::Computing { reports, slices } = &self.phase else { return };
+        if reports.is_empty() && slices.is_empty() {
+            self.phase = Phase::Reducing;
+            actions.push(Action::Reduce { term: self.term, step: self.step.next() });
+        }
     }
 
     fn reduced(&mut self, term: Term, step: Step, actions: &mut Vec<Action>) {
-        if self.phase != Phase::Reducing || (term, step) != (self.term, self.step.next()) {
+        if self.phase != Phase::Reducing || !self.is_current(term, step) {
             return;
         }
-        let waiting: BTreeSet<WorkerId> = self.active().collect();
-        actions.extend(waiting.iter().map(|&worker| Action::SendReduced { worker, term, step }));
+        let active = self.active();
+        let waiting: BTreeSet<WorkerId> = active.filter(|w| !self.acknowledged.contains(w)).collect();
+        if self.exchange == Exchange::Star {
+            actions.extend(waiting.iter().map(|&worker| Action::SendReduced { worker, term, step }));
+        }
         self.phase = Phase::Acknowledging { waiting };
+        self.acknowledging_progressed(actions);
     }
 
     fn acknowledged(&mut self, worker: WorkerId, term: Term, step: Step, actions: &mut Vec<Action>) {
-        let current = (self.term, self.step.next());
-        let Phase::Acknowledging { waiting } = &mut self.phase else { return };
-        if (term, step) != current || !waiting.remove(&worker) || !waiting.is_empty() {
+        if !self.is_current(term, step) {
             return;
         }
+        match &mut self.phase {
+            Phase::Acknowledging { waiting } => {
+                waiting.remove(&worker);
+                self.acknowledging_progressed(actions);
+            }
+            // A mesh hands its slices round without the coordinator: whoever has them all says so at once.
+            Phase::Computing { .. } | Phase::Reducing if self.exchange == Exchange::Mesh => {
+                self.acknowledged.insert(worker);
+            }
+            _ => {}
+        }
+    }
+
+    fn acknowledging_progressed(&mut self, actions: &mut Vec<Action>) {
+        if self.phase != (Phase::Acknowledging { waiting: BTreeSet::new() }) {
+            return;
+        }
+        let (term, step) = (self.term, self.step.next());
         self.step = step;
         self.reference = None;
         self.replica_at_hand = false;

@@ -34,7 +34,12 @@ struct Cluster {
 
 impl Cluster {
     fn new(plan: RunPlan, workers: usize) -> Self {
-        let machine = Machine::new(plan, workers, Term(1), Step(0), Origin::Seed);
+        Self::of(plan, workers, Exchange::Star)
+    }
+
+    fn of(plan: RunPlan, workers_to_start: usize, exchange: Exchange) -> Self {
+        let start = Start { exchange, workers_to_start, term: Term(1), step: Step(0), origin: Origin::Seed };
+        let machine = Machine::new(plan, start);
         Self { machine, present: BTreeSet::new(), inbox: VecDeque::new(), log: Vec::new() }
     }
 
@@ -50,28 +55,30 @@ impl Cluster {
 
     fn handle(&mut self, event: Event) {
         for action in self.machine.handle(event) {
-            if let Some(answer) = self.answer(&action) {
-                self.inbox.push_back(answer);
-            }
+            self.inbox.extend(self.answers(&action));
             self.log.push(action);
         }
     }
 
-    fn answer(&self, action: &Action) -> Option<Event> {
-        Some(match action.clone() {
-            Action::Load { worker, step } => Event::Ready { worker, step, digest: digest(step) },
-            Action::Assign { worker, term, step, lanes, .. } if !lanes.is_empty() => {
-                Event::Reported { worker, term, step }
+    fn answers(&self, action: &Action) -> Vec<Event> {
+        match action.clone() {
+            Action::Load { worker, step } => vec![Event::Ready { worker, step, digest: digest(step) }],
+            Action::Assign { worker, term, step, lanes, .. } => {
+                let reported = (!lanes.is_empty()).then_some(Event::Reported { worker, term, step });
+                let of_a_mesh =
+                    [Event::Sliced { worker, term, step }, Event::Acknowledged { worker, term, step }];
+                let of_a_mesh = of_a_mesh.into_iter().filter(|_| self.machine.exchange == Exchange::Mesh);
+                reported.into_iter().chain(of_a_mesh).collect()
             }
-            Action::Reduce { term, step } => Event::Reduced { term, step },
-            Action::SendReduced { worker, term, step } => Event::Acknowledged { worker, term, step },
-            Action::Evaluate { worker, term, scope, .. } => Event::Evaluated { worker, term, scope },
+            Action::Reduce { term, step } => vec![Event::Reduced { term, step }],
+            Action::SendReduced { worker, term, step } => vec![Event::Acknowledged { worker, term, step }],
+            Action::Evaluate { worker, term, scope, .. } => vec![Event::Evaluated { worker, term, scope }],
             Action::FetchReplica { worker, step } => {
-                Event::ReplicaReceived { worker, step, digest: digest(step) }
+                vec![Event::ReplicaReceived { worker, step, digest: digest(step) }]
             }
-            Action::WriteCheckpoint { step } => Event::CheckpointWritten { step },
-            _ => return None,
-        })
+            Action::WriteCheckpoint { step } => vec![Event::CheckpointWritten { step }],
+            _ => vec![],
+        }
     }
 
     /// Delivers one waiting answer; answers of workers that are gone are lost, as on a broken connection.
@@ -80,6 +87,7 @@ impl Cluster {
         let from = match &event {
             Event::Ready { worker, .. }
             | Event::Reported { worker, .. }
+            | Event::Sliced { worker, .. }
             | Event::Acknowledged { worker, .. }
             | Event::Evaluated { worker, .. }
             | Event::ReplicaReceived { worker, .. } => Some(*worker),
@@ -154,6 +162,33 @@ fn a_commit_waits_for_every_acknowledgement() {
     assert_eq!(cluster.machine.step(), Step(0), "a message of another term changes nothing");
     cluster.handle(Event::Acknowledged { worker: B, term, step });
     assert_eq!(cluster.machine.step(), Step(1));
+}
+
+#[test]
+fn a_mesh_commits_when_all_slices_are_reduced_and_handed_round() {
+    let mut cluster = Cluster::of(plan(), 2, Exchange::Mesh);
+    cluster.join(A);
+    cluster.join(B);
+    cluster.run_until(|a| matches!(a, Action::Assign { worker: B, .. }));
+    cluster.inbox.clear();
+    let (term, step) = (cluster.machine.term(), Step(1));
+    for worker in [A, B] {
+        cluster.handle(Event::Reported { worker, term, step });
+        cluster.handle(Event::Acknowledged { worker, term, step });
+    }
+    cluster.handle(Event::Sliced { worker: A, term, step });
+    assert!(
+        !cluster.log.contains(&Action::Reduce { term, step }),
+        "the clip needs the squares of every slice"
+    );
+    cluster.handle(Event::Sliced { worker: B, term, step });
+    assert!(cluster.log.contains(&Action::Reduce { term, step }));
+    cluster.handle(Event::Reduced { term, step });
+    assert_eq!(cluster.machine.step(), Step(1), "acknowledgements before the clip count");
+    assert!(
+        !cluster.log.iter().any(|a| matches!(a, Action::SendReduced { .. })),
+        "a mesh hands its slices round itself"
+    );
 }
 
 #[test]
@@ -232,7 +267,8 @@ fn without_any_replica_the_run_ends_and_says_so() {
 #[test]
 fn a_resumed_run_that_is_complete_only_evaluates() {
     let origin = Origin::Checkpoint(digest(Step(7)));
-    let machine = Machine::new(plan(), 1, Term(5), Step(7), origin);
+    let start = Start { exchange: Exchange::Star, workers_to_start: 1, term: Term(5), step: Step(7), origin };
+    let machine = Machine::new(plan(), start);
     let mut cluster = Cluster { machine, ..Cluster::new(plan(), 1) };
     cluster.join(A);
     cluster.run();
@@ -245,8 +281,11 @@ proptest! {
     /// Whatever order answers come in, whoever is lost or joins (one worker always stays): the history of the run is
     /// the quiet one.
     #[test]
-    fn faults_do_not_change_the_history(script in proptest::collection::vec((0u8..10, any::<prop::sample::Index>()), 0..120)) {
-        let mut cluster = Cluster::new(plan(), 1);
+    fn faults_do_not_change_the_history(
+        mesh in any::<bool>(),
+        script in proptest::collection::vec((0u8..10, any::<prop::sample::Index>()), 0..120),
+    ) {
+        let mut cluster = Cluster::of(plan(), 1, if mesh { Exchange::Mesh } else { Exchange::Star });
         cluster.join(A);
         let mut next = 2;
         for (what, index) in script {
