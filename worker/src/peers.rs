@@ -88,12 +88,11 @@ impl exchange_server::Exchange for Service {
     }
 }
 
+/// What a peer sent, and for which step.
+type Dated = ((Term, Step), PeerContent);
+
 /// Sizes against the step are the exchange's to check; here only that a bulk is what it says.
-fn accept(
-    assembler: &mut Assembler,
-    message: FromPeer,
-    most_bytes: u64,
-) -> Result<Option<((Term, Step), PeerContent)>, Status> {
+fn accept(assembler: &mut Assembler, message: FromPeer, most_bytes: u64) -> Result<Option<Dated>, Status> {
     let whole = match message.message {
         Some(Message::BulkStart(start)) if start.bytes <= most_bytes => {
             let floats = usize::try_from(start.bytes / 4).map_err(|_| Status::out_of_range("too large"))?;
