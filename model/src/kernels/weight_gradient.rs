@@ -1,7 +1,7 @@
 //! Weight gradients: dW[j][e] = sum over rows r of left[r][j] * right[r][e], one chain a lane, lanes added by the lane tree.
 //!
-//! The tree is folded on register tiles: finished subtrees wait on a small stack in the first-level cache, so summing by lanes costs no
-//! pass over memory. Nothing here knows which weights these are.
+//! The tree is folded on register tiles: finished subtrees wait on a small stack in the cache, so summing by lanes costs no pass over
+//! memory. Nothing here knows which weights these are.
 
 use std::ops::Range;
 
@@ -59,8 +59,15 @@ impl<'a> Outputs<'a> {
 
 /// Panels side by side in the packed right operand.
 const GROUP: usize = 3;
-/// The tallest register tile times the widest.
-const TILE: usize = 8 * GROUP;
+/// Floats of the largest register tile's sum.
+const TILE: usize = 8 * GROUP * LANES;
+/// Most register tiles that a left panel is cut to against one group: four high, one vector wide.
+const TILES_OF_A_PANEL: usize = 4 * GROUP;
+/// Most left panels of a task, and tiles of them.
+const MOST_PANELS: usize = 4;
+const MOST_TILES: usize = MOST_PANELS * TILES_OF_A_PANEL;
+/// Rows of a block: with three panels of the right operand, half of a small first-level cache.
+const ROWS_AT_A_TIME: usize = 88;
 
 /// The right operand, lane after lane, three panels side by side: a tile reads one run of memory. Group g of a matrix of R rows begins at
 /// g * 48 * R; a last group of fewer panels has shorter rows.
@@ -138,7 +145,7 @@ pub(crate) fn weight_gradient(
 
 /// Left panels a task takes: as many as leave every member several tasks, at most four, which fit the second-level cache.
 pub(crate) fn chunk_for(panels: usize, members: usize) -> usize {
-    (panels / (8 * members)).clamp(1, 4)
+    (panels / (8 * members)).clamp(1, MOST_PANELS)
 }
 
 /// One task: these left panels against the whole right operand.
@@ -152,14 +159,14 @@ pub(crate) unsafe fn gradient_task(
     (left, right): (&[LeftPanel<'_>], &PackedRight),
     out: &Outputs<'_>,
 ) {
-    let depth = usize::BITS as usize - lanes.lanes.len().leading_zeros() as usize + 1;
     let packed = left.len() * LANES * right.rows;
-    let mut scratch = ctx.scratch.of(member, packed + depth * TILE * LANES);
-    let (packed, stack) = scratch.split_at_mut(packed);
-    ctx.isa.dispatch(Strips { lanes, left, right, out, packed, stack });
+    let depth = lanes.lanes.len().ilog2() as usize + 2;
+    let mut scratch = ctx.scratch.of(member, packed + depth * left.len() * TILES_OF_A_PANEL * TILE);
+    let (packed, sums) = scratch.split_at_mut(packed);
+    ctx.isa.dispatch(Strips { lanes, left, right, out, packed, sums });
 }
 
-/// Left panels against the whole right operand.
+/// Left panels against the whole right operand, one group of right panels after another.
 struct Strips<'a, 'b> {
     lanes: Lanes<'a>,
     left: &'a [LeftPanel<'a>],
@@ -167,16 +174,28 @@ struct Strips<'a, 'b> {
     out: &'a Outputs<'b>,
     /// The left panels, lane after lane, cut to the height of a register tile.
     packed: &'a mut [f32],
-    stack: &'a mut [f32],
+    /// A stack of levels, each with one sum for every tile: the lane being summed on top of finished subtrees.
+    sums: &'a mut [f32],
 }
 
-/// Where a register tile lies: left panel, first column in it, right group, first panel in it.
+/// Where a register tile lies: left panel, first column in it, first right panel in the group, and how high and wide it is.
 #[derive(Clone, Copy)]
 struct Tile {
     left: usize,
     column: usize,
-    group: usize,
     panel: usize,
+    rows: usize,
+    vectors: usize,
+}
+
+/// Rows of both operands, counted lane after lane.
+#[derive(Clone, Copy)]
+struct Block {
+    group: usize,
+    first: usize,
+    rows: usize,
+    /// Whether the lane begins here, with sums of zero.
+    begins: bool,
 }
 
 impl Kernel for Strips<'_, '_> {
@@ -185,18 +204,11 @@ impl Kernel for Strips<'_, '_> {
         for left in 0..self.left.len() {
             self.pack_left::<V>(left);
         }
+        let mut tiles = [Tile { left: 0, column: 0, panel: 0, rows: 0, vectors: 0 }; MOST_TILES];
         for group in 0..self.right.groups() {
-            for left in 0..self.left.len() {
-                for column in (0..self.left[left].2).step_by(V::GRADIENT_ROWS) {
-                    let mut panel = 0;
-                    while panel < self.right.width(group) {
-                        let width = V::GRADIENT_VECTORS.min(self.right.width(group) - panel);
-                        let tile = Tile { left, column, group, panel };
-                        // SAFETY: the caller of `gradient_task` gives exclusive outputs; the tile lies inside both operands.
-                        unsafe { self.tile::<V>(tile, width) };
-                        panel += width;
-                    }
-                }
+            let count = self.tiles::<V>(group, &mut tiles);
+            for sum in 0..self.lanes.groups.len() {
+                self.sum::<V>((group, sum), &tiles[..count]);
             }
         }
     }
@@ -226,68 +238,99 @@ impl Strips<'_, '_> {
         }
     }
 
+    /// The tiles of this right group; returns how many.
     #[inline(always)]
-    unsafe fn tile<V: Vector>(&mut self, tile: Tile, width: usize) {
-        // SAFETY: as the caller's.
-        unsafe {
-            match (Self::height::<V>(tile.column), width) {
-                (8, 3) => self.groups::<V, 8, 3>(tile),
-                (8, 2) => self.groups::<V, 8, 2>(tile),
-                (8, _) => self.groups::<V, 8, 1>(tile),
-                (6, _) => self.groups::<V, 6, 1>(tile),
-                (_, _) => self.groups::<V, 4, 1>(tile),
+    fn tiles<V: Vector>(&self, group: usize, tiles: &mut [Tile]) -> usize {
+        let mut count = 0;
+        for left in 0..self.left.len() {
+            for column in (0..self.left[left].2).step_by(V::GRADIENT_ROWS) {
+                for panel in (0..self.right.width(group)).step_by(V::GRADIENT_VECTORS) {
+                    let vectors = V::GRADIENT_VECTORS.min(self.right.width(group) - panel);
+                    tiles[count] = Tile { left, column, panel, rows: Self::height::<V>(column), vectors };
+                    count += 1;
+                }
             }
+        }
+        count
+    }
+
+    /// The sums of one group of lanes over one group of right panels. A block of the right operand stays in the first-level cache
+    /// while all tiles pass over it.
+    #[inline(always)]
+    fn sum<V: Vector>(&mut self, (group, sum): (usize, usize), tiles: &[Tile]) {
+        let mut depth = 0;
+        for (index, lane) in self.lanes.lanes[self.lanes.groups[sum].clone()].iter().enumerate() {
+            let start = lane.first * self.lanes.steps;
+            let end = start + lane.streams * self.lanes.steps;
+            for first in (start..end).step_by(ROWS_AT_A_TIME) {
+                let rows = ROWS_AT_A_TIME.min(end - first);
+                let block = Block { group, first, rows, begins: first == start };
+                for (at, tile) in tiles.iter().enumerate() {
+                    self.pass::<V>(block, *tile, (depth, at));
+                }
+            }
+            depth += 1;
+            for _ in 0..completed(index) {
+                depth -= 1;
+                self.merge::<V>(depth, tiles.len());
+            }
+        }
+        while depth > 1 {
+            depth -= 1;
+            self.merge::<V>(depth, tiles.len());
+        }
+        for (at, tile) in tiles.iter().enumerate() {
+            self.store::<V>((group, sum), *tile, at);
         }
     }
 
+    /// Where a tile's sum lies on a level.
     #[inline(always)]
-    unsafe fn groups<V: Vector, const R: usize, const N: usize>(&mut self, tile: Tile) {
+    fn place(&self, level: usize, at: usize) -> std::ops::Range<usize> {
+        let start = (level * self.left.len() * TILES_OF_A_PANEL + at) * TILE;
+        start..start + TILE
+    }
+
+    #[inline(always)]
+    fn pass<V: Vector>(&mut self, block: Block, tile: Tile, (level, at): (usize, usize)) {
+        match (tile.rows, tile.vectors) {
+            (8, 3) => self.chain::<V, 8, 3>(block, tile, (level, at)),
+            (8, 2) => self.chain::<V, 8, 2>(block, tile, (level, at)),
+            (8, _) => self.chain::<V, 8, 1>(block, tile, (level, at)),
+            (6, _) => self.chain::<V, 6, 1>(block, tile, (level, at)),
+            (_, _) => self.chain::<V, 4, 1>(block, tile, (level, at)),
+        }
+    }
+
+    /// One tile's chains over one block of rows.
+    #[inline(always)]
+    fn chain<V: Vector, const R: usize, const N: usize>(
+        &mut self,
+        block: Block,
+        tile: Tile,
+        (level, at): (usize, usize),
+    ) {
         if R > V::GRADIENT_ROWS || N > V::GRADIENT_VECTORS {
             return;
         }
-        for group in 0..self.lanes.groups.len() {
-            let mut depth = 0;
-            let mut acc = [[V::zero(); N]; R];
-            for (index, lane) in self.lanes.lanes[self.lanes.groups[group].clone()].iter().enumerate() {
-                if index > 0 {
-                    // SAFETY: the stack has room for the tree's depth of tiles.
-                    unsafe { push(self.stack, &mut depth, &acc) };
-                }
-                // SAFETY: as the caller's.
-                acc = unsafe { self.lane_chain::<V, R, N>(*lane, tile) };
-                for _ in 0..completed(index) {
-                    // SAFETY: a trailing one of the index is a finished subtree on the stack.
-                    unsafe { pop_and_add(self.stack, &mut depth, &mut acc) };
-                }
-            }
-            while depth > 0 {
-                // SAFETY: depth tiles are on the stack.
-                unsafe { pop_and_add(self.stack, &mut depth, &mut acc) };
-            }
-            // SAFETY: as the caller's.
-            unsafe { self.store(group, &acc, tile) };
-        }
-    }
-
-    /// The chain of one lane for one tile: time steps outside, streams inside, from zero.
-    #[inline(always)]
-    unsafe fn lane_chain<V: Vector, const R: usize, const N: usize>(
-        &self,
-        lane: Lane,
-        tile: Tile,
-    ) -> [[V; N]; R] {
+        let place = self.place(level, at);
+        let (rows, step) = (self.right.rows, self.right.width(block.group) * LANES);
+        let left = &self.packed[(tile.left * LANES + tile.column) * rows + block.first * R..];
+        let right = &self.right.data[block.group * GROUP * LANES * rows + block.first * step..];
+        let right = &right[tile.panel * LANES..];
+        let sums = &mut self.sums[place];
+        assert!(left.len() >= block.rows * R && right.len() >= (block.rows - 1) * step + N * LANES, "rows");
+        let (left, right, sums) = (left.as_ptr(), right.as_ptr(), sums.as_mut_ptr());
         let mut acc = [[V::zero(); N]; R];
-        let rows = self.right.rows;
-        let first = lane.first * self.lanes.steps;
-        let step = self.right.width(tile.group) * LANES;
-        let left = &self.packed[(tile.left * LANES + tile.column) * rows + first * R..];
-        let right = &self.right.data[tile.group * GROUP * LANES * rows + first * step + tile.panel * LANES..];
-        let count = lane.streams * self.lanes.steps;
-        assert!(left.len() >= count * R && right.len() >= (count - 1) * step + N * LANES, "rows of a lane");
-        let (left, right) = (left.as_ptr(), right.as_ptr());
-        for row in 0..count {
-            // SAFETY: checked above: R floats of `left` and N vectors of `right` in every row.
-            unsafe {
+        // SAFETY: both operands were checked above, and a tile's sum has room for R * N vectors.
+        unsafe {
+            for (i, acc) in acc.iter_mut().enumerate() {
+                for (v, acc) in acc.iter_mut().enumerate() {
+                    let sum = V::load(sums.add((i * N + v) * LANES));
+                    *acc = if block.begins { V::zero() } else { sum };
+                }
+            }
+            for row in 0..block.rows {
                 let right: [V; N] = std::array::from_fn(|v| V::load(right.add(row * step + v * LANES)));
                 for (i, acc) in acc.iter_mut().enumerate() {
                     let left = V::splat(*left.add(row * R + i));
@@ -296,62 +339,45 @@ impl Strips<'_, '_> {
                     }
                 }
             }
-        }
-        acc
-    }
-
-    #[inline(always)]
-    unsafe fn store<V: Vector, const R: usize, const N: usize>(
-        &self,
-        group: usize,
-        acc: &[[V; N]; R],
-        tile: Tile,
-    ) {
-        let (_, row, count) = self.left[tile.left];
-        for (i, acc) in acc.iter().enumerate().take(count.saturating_sub(tile.column)) {
-            // SAFETY: this output row belongs to this task alone.
-            let row = unsafe { self.out.groups[group].address(row + tile.column + i) };
-            for (v, acc) in acc.iter().enumerate() {
-                let at = (tile.group * GROUP + tile.panel + v) * LANES;
-                let columns = (self.out.columns - at).min(LANES);
-                // SAFETY: `columns` floats of the row begin at `at`.
-                unsafe {
-                    if columns == LANES {
-                        acc.store(row.add(at));
-                    } else {
-                        std::ptr::copy_nonoverlapping(acc.to_array().as_ptr(), row.add(at), columns);
-                    }
+            for (i, acc) in acc.iter().enumerate() {
+                for (v, acc) in acc.iter().enumerate() {
+                    acc.store(sums.add((i * N + v) * LANES));
                 }
             }
         }
     }
-}
 
-#[inline(always)]
-unsafe fn push<V: Vector, const R: usize, const N: usize>(
-    stack: &mut [f32],
-    depth: &mut usize,
-    acc: &[[V; N]; R],
-) {
-    let base = &mut stack[*depth * TILE * LANES..(*depth + 1) * TILE * LANES];
-    for (at, vector) in acc.iter().flatten().enumerate() {
-        // SAFETY: R * N is at most TILE.
-        unsafe { vector.store(base.as_mut_ptr().add(at * LANES)) };
+    /// Adds the level at `depth` to the one below it: left subtree + right subtree, in this order.
+    #[inline(always)]
+    fn merge<V: Vector>(&mut self, depth: usize, tiles: usize) {
+        let level = self.place(depth, 0).start;
+        let (below, top) = self.sums.split_at_mut(level);
+        let below = &mut below[self.left.len() * TILES_OF_A_PANEL * TILE * (depth - 1)..];
+        let pairs = below.as_chunks_mut::<LANES>().0.iter_mut().zip(top.as_chunks::<LANES>().0);
+        for (left, right) in pairs.take(tiles * TILE / LANES) {
+            *left = V::from_array(*left).add(V::from_array(*right)).to_array();
+        }
     }
-    *depth += 1;
-}
 
-/// The left subtree comes from the stack: left + right, in this order.
-#[inline(always)]
-unsafe fn pop_and_add<V: Vector, const R: usize, const N: usize>(
-    stack: &[f32],
-    depth: &mut usize,
-    acc: &mut [[V; N]; R],
-) {
-    *depth -= 1;
-    let base = &stack[*depth * TILE * LANES..(*depth + 1) * TILE * LANES];
-    for (at, vector) in acc.iter_mut().flatten().enumerate() {
-        // SAFETY: R * N is at most TILE.
-        *vector = unsafe { V::load(base.as_ptr().add(at * LANES)) }.add(*vector);
+    #[inline(always)]
+    fn store<V: Vector>(&self, (group, sum): (usize, usize), tile: Tile, at: usize) {
+        let (_, row, count) = self.left[tile.left];
+        let sums = &self.sums[self.place(0, at)];
+        for i in 0..tile.rows.min(count - tile.column) {
+            for v in 0..tile.vectors {
+                let column = (group * GROUP + tile.panel + v) * LANES;
+                let columns = (self.out.columns - column).min(LANES);
+                let from = (i * tile.vectors + v) * LANES;
+                // SAFETY: this output row belongs to this task alone, and `columns` floats of it begin at `column`.
+                unsafe {
+                    let row = self.out.groups[sum].address(row + tile.column + i).add(column);
+                    if columns == LANES {
+                        V::load(sums[from..from + LANES].as_ptr()).store(row);
+                    } else {
+                        std::ptr::copy_nonoverlapping(sums[from..from + columns].as_ptr(), row, columns);
+                    }
+                }
+            }
+        }
     }
 }
