@@ -95,6 +95,9 @@ impl Observer for Progress {
                 ));
             }
             Report::Checkpoint { path, .. } => self.line(&format!("checkpoint  {}", path.display())),
+            Report::Unsaved { step, problem } => {
+                self.line(&format!("unsaved     step {step}: {problem}; the run goes on"));
+            }
             Report::Stopping => self.line("stopping    after this step"),
         }
     }

@@ -6,6 +6,7 @@ use carousel_proto::WorkerId;
 use carousel_proto::digest::Digest;
 use carousel_proto::v1::Hello;
 
+use crate::checkpoint::CheckpointError;
 use crate::metrics::{StepMetrics, TestMetrics, ValidMetrics};
 
 /// Something worth telling.
@@ -51,6 +52,13 @@ pub enum Report<'a> {
         path: &'a Path,
         /// The state's digest.
         digest: Digest,
+    },
+    /// A checkpoint could not be written; the run goes on, and older ones remain.
+    Unsaved {
+        /// Its step.
+        step: u64,
+        /// Why.
+        problem: &'a CheckpointError,
     },
     /// The run was asked to stop and ends the step under way.
     Stopping,

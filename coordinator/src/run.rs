@@ -183,11 +183,14 @@ impl Coordinator {
         };
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let runtime = runtime.map_err(|source| listen_error(&self.listener, source))?;
-        let _entered = runtime.enter();
         let (quit, quitting) = oneshot::channel();
-        let serving = serve(self.listener, service, quitting)?;
+        let serving = {
+            let _entered = runtime.enter();
+            serve(self.listener, service, quitting)?
+        };
         runtime.spawn(pass_signals_on(sender));
         let parts = Parts {
+            runtime: runtime.handle().clone(),
             machine: opened.machine,
             training: self.run.training,
             settings: self.run.settings,

@@ -44,16 +44,19 @@ pub enum BulkError {
     },
 }
 
-struct Floats(std::sync::Arc<Vec<f32>>);
+struct Floats<T>(std::sync::Arc<T>);
 
-impl AsRef<[u8]> for Floats {
+impl<T: AsRef<[f32]>> AsRef<[u8]> for Floats<T> {
     fn as_ref(&self) -> &[u8] {
-        bytemuck::cast_slice(self.0.as_slice())
+        bytemuck::cast_slice(self.0.as_ref().as_ref())
     }
 }
 
 /// The chunks of a buffer, sharing its memory.
-pub fn chunks(floats: std::sync::Arc<Vec<f32>>) -> impl Iterator<Item = BulkChunk> {
+pub fn chunks<T>(floats: std::sync::Arc<T>) -> impl Iterator<Item = BulkChunk>
+where
+    T: AsRef<[f32]> + Send + Sync + 'static,
+{
     let bytes = Bytes::from_owner(Floats(floats));
     (0..bytes.len()).step_by(CHUNK_BYTES).map(move |start| {
         let end = (start + CHUNK_BYTES).min(bytes.len());

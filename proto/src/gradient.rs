@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
@@ -35,6 +36,23 @@ pub struct Gradient {
     pub rows: Vec<u32>,
     /// The dense part, then the touched rows: (dense + rows x width).
     pub floats: Vec<f32>,
+}
+
+impl AsRef<[f32]> for Gradient {
+    fn as_ref(&self) -> &[f32] {
+        &self.floats
+    }
+}
+
+/// A whole gradient in three pieces, as it was computed.
+#[derive(Clone, Copy, Debug)]
+pub struct Parts<'a> {
+    /// The dense part.
+    pub dense: &'a [f32],
+    /// The embedding rows it touches, ascending.
+    pub rows: &'a [u32],
+    /// (rows, width) their values.
+    pub row_values: &'a [f32],
 }
 
 /// A part of the parameters: a run of the dense part, and the embedding rows that go with it.
@@ -83,14 +101,21 @@ impl GradientLayout {
 
     /// The part of a whole gradient that belongs to a slice.
     #[must_use]
-    pub fn cut(&self, gradient: &Gradient, slice: &Slice) -> Gradient {
+    pub fn cut(&self, gradient: Parts<'_>, slice: &Slice) -> Gradient {
         let first = gradient.rows.partition_point(|row| *row < slice.rows.start);
         let end = gradient.rows.partition_point(|row| *row < slice.rows.end);
-        let values = self.dense + first * self.width..self.dense + end * self.width;
+        let values = first * self.width..end * self.width;
         let mut floats = Vec::with_capacity(slice.dense.len() + values.len());
-        floats.extend_from_slice(&gradient.floats[slice.dense.clone()]);
-        floats.extend_from_slice(&gradient.floats[values]);
+        floats.extend_from_slice(&gradient.dense[slice.dense.clone()]);
+        floats.extend_from_slice(&gradient.row_values[values]);
         Gradient { rows: gradient.rows[first..end].to_vec(), floats }
+    }
+
+    /// A whole gradient's pieces.
+    #[must_use]
+    pub fn parts<'a>(&self, gradient: &'a Gradient) -> Parts<'a> {
+        let (dense, row_values) = gradient.floats.split_at(self.dense);
+        Parts { dense, rows: &gradient.rows, row_values }
     }
 
     /// Sums the slices of disjoint nodes that cover every lane; with tied weights the touched rows are then added to
@@ -135,7 +160,11 @@ impl GradientLayout {
 
     /// Puts the reduced slices of all owners together.
     #[must_use]
-    pub fn join(&self, slices: &[Gradient]) -> Gradient {
+    pub fn join(&self, slices: Vec<Arc<Gradient>>) -> Gradient {
+        let slices = match <[Arc<Gradient>; 1]>::try_from(slices) {
+            Ok([whole]) => return Arc::unwrap_or_clone(whole),
+            Err(slices) => slices,
+        };
         let dense_of = |g: &Gradient| g.floats.len() - g.rows.len() * self.width;
         let mut floats = Vec::with_capacity(slices.iter().map(|g| g.floats.len()).sum());
         slices.iter().for_each(|g| floats.extend_from_slice(&g.floats[..dense_of(g)]));

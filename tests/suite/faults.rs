@@ -82,6 +82,41 @@ fn a_killed_worker_changes_nothing() {
 }
 
 #[test]
+fn a_stopped_worker_is_left_behind_and_rejoins_when_it_wakes() {
+    let shop = Workshop::new();
+    let quiet = shop.trained("quiet", LONG);
+    let mut run = start(&shop, "hung", &["--workers", "2"]);
+    run.wait_for("checkpoints/step-00000020");
+    let hung = children(run.id())[1];
+    signal("STOP", hung);
+    run.wait_for("kept the others waiting");
+    signal("CONT", hung);
+    run.wait_for("joined      worker 3");
+    assert!(run.wait().unwrap().success(), "{}", run.said());
+    assert_eq!(shop.digest("hung"), quiet);
+    let terms: Vec<u64> = shop.metrics("hung").iter().filter_map(|line| line["term"].as_u64()).collect();
+    assert!(terms.last() > terms.first(), "the membership changed: {terms:?}");
+}
+
+#[test]
+fn sigterm_makes_a_worker_hand_its_lanes_over_and_leave() {
+    let shop = Workshop::new();
+    let quiet = shop.trained("quiet", LONG);
+    let arguments = ["coordinator", "run.toml", "--run", "left", "--listen", "127.0.0.1:0"];
+    let mut coordinator = shop.start(&[&arguments[..], &LONG[..4], &["--set", "cluster.workers=2"]].concat());
+    let address = address_of(&mut coordinator);
+    let work = || shop.start(&["worker", "--coordinator", &address, "--threads", "1"]);
+    let (mut leaving, mut staying) = (work(), work());
+    coordinator.wait_for("checkpoints/step-00000020");
+    signal("TERM", leaving.id());
+    assert!(leaving.wait().unwrap().success(), "it leaves in good order: {}", leaving.said());
+    assert!(coordinator.wait().unwrap().success(), "{}", coordinator.said());
+    assert!(staying.wait().unwrap().success());
+    assert!(coordinator.printed().contains("it asked to leave"), "{}", coordinator.printed());
+    assert_eq!(shop.digest("left"), quiet);
+}
+
+#[test]
 fn a_worker_that_joins_late_takes_part_and_changes_nothing() {
     let shop = Workshop::new();
     let quiet = shop.trained("quiet", LONG);
@@ -174,4 +209,24 @@ fn a_schedule_that_depends_on_validation_is_resumed_with_what_it_remembers() {
     assert!(rates[29] < rates[0] / 1.9, "the rate was divided before the run ended: {rates:?}");
     let raised = shop.trained("short", &[&sets[..], &["--set", "train.steps=44", "--resume"]].concat());
     assert_eq!(raised, long);
+}
+
+#[test]
+fn a_checkpoint_that_finds_no_room_is_told_and_the_run_goes_on() {
+    let shop = Workshop::new();
+    let quiet = shop.trained("quiet", LONG);
+    let mut run = start(&shop, "full", &[]);
+    run.wait_for("checkpoints/step-00000020");
+    // A file where the next checkpoint's folder would be made: what a full disk answers, without filling one.
+    let blocked = (1..75).map(|n| shop.path(&format!("full/checkpoints/.step-{:08}.new", 20 * n)));
+    let made: Vec<_> = blocked.filter(|path| std::fs::write(path, "in the way").is_ok()).collect();
+    run.wait_for("unsaved     step");
+    assert!(run.printed().contains("the run goes on"), "{}", run.printed());
+    made.iter().for_each(|path| {
+        if path.exists() {
+            std::fs::remove_file(path).unwrap()
+        }
+    });
+    assert!(run.wait().unwrap().success(), "{}", run.said());
+    assert_eq!(shop.digest("full"), quiet);
 }

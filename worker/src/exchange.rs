@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
-use carousel_proto::gradient::{Gradient, GradientLayout, Slice, SquareSums};
+use carousel_proto::gradient::{Gradient, GradientLayout, Parts, Slice, SquareSums};
 use carousel_proto::{LaneTree, Node, Step, Term, WorkerId};
 
 /// Steps ahead of this worker's own of which it keeps what peers send: they may be one commit ahead, and a new term may
@@ -33,7 +34,7 @@ pub(crate) enum Outgoing {
     /// To one peer.
     Partial { to: Peer, node: Node, gradient: Gradient },
     /// To every other peer, and the sums of squares to the coordinator.
-    Reduced { to: Vec<Peer>, gradient: Gradient, squares: SquareSums, not_finite: Option<usize> },
+    Reduced { to: Vec<Peer>, gradient: Arc<Gradient>, squares: SquareSums, not_finite: Option<usize> },
     /// To nobody: the whole reduced gradient is here.
     Whole(Gradient),
 }
@@ -95,7 +96,7 @@ pub(crate) struct Exchange {
     slices: Vec<Slice>,
     partials: BTreeMap<Node, Gradient>,
     expected: usize,
-    reduced: BTreeMap<usize, Gradient>,
+    reduced: BTreeMap<usize, Arc<Gradient>>,
     early: BTreeMap<(Term, Step), Vec<Early>>,
 }
 
@@ -141,11 +142,11 @@ impl Exchange {
     }
 
     /// Takes this worker's partial sums in, cut into everybody's slices.
-    pub(crate) fn contribute(&mut self, partials: Vec<(Node, Gradient)>) -> Vec<Outgoing> {
+    pub(crate) fn contribute(&mut self, partials: &[(Node, Parts<'_>)]) -> Vec<Outgoing> {
         let mut outgoing = Vec::new();
         for (place, (to, slice)) in self.peers.iter().zip(&self.slices).enumerate() {
-            for (node, gradient) in &partials {
-                let (node, gradient) = (*node, self.layout.cut(gradient, slice));
+            for (node, whole) in partials {
+                let (node, gradient) = (*node, self.layout.cut(*whole, slice));
                 if place == self.own {
                     self.partials.insert(node, gradient);
                 } else {
@@ -183,7 +184,7 @@ impl Exchange {
             }
             PeerContent::Reduced { gradient } => {
                 self.check_size(worker, place, &gradient)?;
-                self.reduced.insert(place, gradient);
+                self.reduced.insert(place, Arc::new(gradient));
             }
         }
         Ok(self.progress())
@@ -203,7 +204,7 @@ impl Exchange {
         let mut outgoing = Vec::new();
         if self.partials.len() == self.expected && !self.reduced.contains_key(&self.own) {
             let slice = &self.slices[self.own];
-            let gradient = self.layout.reduce(self.tree, std::mem::take(&mut self.partials), slice);
+            let gradient = Arc::new(self.layout.reduce(self.tree, std::mem::take(&mut self.partials), slice));
             let squares = self.layout.square_sums(&gradient, slice);
             let not_finite = self.layout.first_non_finite(&gradient, slice);
             let others = self.peers.iter().enumerate().filter(|(place, _)| *place != self.own);
@@ -212,9 +213,9 @@ impl Exchange {
             self.reduced.insert(self.own, gradient);
         }
         if self.reduced.len() == self.peers.len() && !self.peers.is_empty() {
-            let slices: Vec<Gradient> = std::mem::take(&mut self.reduced).into_values().collect();
+            let slices = std::mem::take(&mut self.reduced).into_values().collect();
             self.expected = usize::MAX;
-            outgoing.push(Outgoing::Whole(self.layout.join(&slices)));
+            outgoing.push(Outgoing::Whole(self.layout.join(slices)));
         }
         outgoing
     }

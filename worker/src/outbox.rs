@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use carousel_proto::bulk::chunks;
-use carousel_proto::v1::{BulkStart, FromWorker, from_worker::Message};
+use carousel_proto::v1::{BulkStart, FromWorker, Leave, from_worker::Message};
 use tokio::sync::mpsc;
 
 /// Chunks that may wait to be sent; the computation waits beyond that.
@@ -26,6 +26,13 @@ impl Outbox {
     /// Sends from a thread that computes (never from a reactor thread: it may wait).
     pub(crate) fn send(&self, message: Message) -> Result<(), SessionOver> {
         self.0.blocking_send(FromWorker { message: Some(message) }).map_err(|_| SessionOver)
+    }
+
+    /// Tells the coordinator, from a reactor thread, that this worker wants to go.
+    pub(crate) async fn leave(&self) {
+        if self.0.send(FromWorker { message: Some(Message::Leave(Leave {})) }).await.is_err() {
+            tracing::debug!("the session was over already");
+        }
     }
 
     /// Sends buffers one after the other as one bulk, sharing their memory.

@@ -129,11 +129,11 @@ impl Peers {
         Self { own, runtime, outboxes: BTreeMap::new() }
     }
 
-    pub(crate) fn send(&mut self, to: &Peer, start: BulkStart, floats: &Arc<Vec<f32>>) {
-        let bytes = 4 * floats.len() as u64;
+    pub(crate) fn send(&mut self, to: &Peer, start: BulkStart, gradient: &Arc<Gradient>) {
+        let bytes = 4 * gradient.floats.len() as u64;
         let outbox = self.outbox(to);
-        let start = Message::BulkStart(BulkStart { bytes, ..start });
-        let messages = std::iter::once(start).chain(chunks(floats.clone()).map(Message::BulkChunk));
+        let start = Message::BulkStart(BulkStart { bytes, rows: gradient.rows.clone(), ..start });
+        let messages = std::iter::once(start).chain(chunks(gradient.clone()).map(Message::BulkChunk));
         for message in messages {
             if outbox.send(FromPeer { message: Some(message) }).is_err() {
                 // The stream broke; the next message opens another, and the coordinator notices what is missing.

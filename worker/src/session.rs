@@ -201,8 +201,10 @@ fn serve(runtime: &Runtime, session: Session) -> Result<Outcome, WorkerError> {
     let (sender, mut messages) = mpsc::channel(WAITING_MESSAGES);
     let most_bytes = peers::MostBytes::default();
     let served = peers::serve(runtime.handle(), listener, sender.clone(), most_bytes.clone());
-    let _serving = Serving(served.map_err(|error| WorkerError::Threads(error.to_string()))?);
+    let serving = Aborting(served.map_err(|error| WorkerError::Threads(error.to_string()))?);
     runtime.spawn(read(inbound, sender));
+    let leaving = Aborting(runtime.spawn(leave_on_sigterm(outbox.clone())).abort_handle());
+    let _until_the_end = (serving, leaving);
     let mut intake = Intake::default();
     let mut tokens = Some(TokenClient::new(client, runtime.handle().clone()));
     let mut trainer: Option<Trainer> = None;
@@ -226,6 +228,9 @@ fn serve(runtime: &Runtime, session: Session) -> Result<Outcome, WorkerError> {
         let content = intake.accept(message).map_err(|refusal| fail(&outbox, refusal.into()))?;
         match content {
             None => {}
+            Some(Content::Shutdown(shutdown)) if shutdown.rejoin => {
+                return Ok(Outcome::Broken(shutdown.reason));
+            }
             Some(Content::Shutdown(shutdown)) => {
                 tracing::info!("the coordinator ended the session: {}", shutdown.reason);
                 return Ok(Outcome::Dismissed);
@@ -256,10 +261,23 @@ fn serve(runtime: &Runtime, session: Session) -> Result<Outcome, WorkerError> {
     }
 }
 
-/// Stops serving peers when the session is over.
-struct Serving(tokio::task::AbortHandle);
+/// SIGTERM: the lanes are handed over at the next boundary, and the coordinator then ends the session. A second one ends
+/// the process at once.
+async fn leave_on_sigterm(outbox: Outbox) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+        return tracing::warn!("SIGTERM cannot be caught here: it will end this worker at once");
+    };
+    terminate.recv().await;
+    outbox.leave().await;
+    terminate.recv().await;
+    std::process::exit(143);
+}
 
-impl Drop for Serving {
+/// Ends a task with the session.
+struct Aborting(tokio::task::AbortHandle);
+
+impl Drop for Aborting {
     fn drop(&mut self) {
         self.0.abort();
     }

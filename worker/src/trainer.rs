@@ -4,8 +4,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use carousel_model::{LaneStreams, LanguageModel, ModelError, Partial, Window};
-use carousel_proto::gradient::Gradient;
+use carousel_model::{Gradients, LaneStreams, LanguageModel, ModelError, Partial, Window};
+use carousel_proto::gradient::{Gradient, Parts};
 use carousel_proto::v1::{
     self, Acknowledge, Assign, Bulk, BulkStart, Commit, Evaluate, EvaluationReport, LoadReplica, Ready,
     Reduced, ReplicaSent, SendReplica, SliceReport, Split, StepReport, WindowReply, from_worker::Message,
@@ -154,26 +154,21 @@ impl Trainer {
             let outgoing = self.exchange.begin(at, peers_of(assign), self.own)?;
             self.hand_out(at, outgoing)?;
         }
-        let partials = if lanes.is_empty() {
+        let gradients = if lanes.is_empty() {
             self.pending = Some(Pending { at, lanes, carries: Arc::default() });
-            Vec::new()
+            (Vec::new(), Gradients::default())
         } else {
             self.gradients(assign, lanes)?
         };
-        if !assign.peers.is_empty() {
-            let outgoing = self.exchange.contribute(partials);
-            self.hand_out(at, outgoing)?;
-        }
-        Ok(())
+        self.give_out(assign, gradients)
     }
 
-    /// Forward and backward over the assigned lanes. Star: sends the partial gradients to the coordinator; mesh: hands
-    /// them back. The losses are reported in both.
+    /// Forward and backward over the assigned lanes: the partial gradients, and the lane tree's nodes they are of.
     fn gradients(
         &mut self,
         assign: &Assign,
         lanes: Range<u32>,
-    ) -> Result<Vec<(Node, Gradient)>, TrainerError> {
+    ) -> Result<(Vec<Node>, Gradients), TrainerError> {
         let at = (Term(assign.term), Step(assign.step));
         let given = self.given_carries.take();
         let replica = self.replica.as_mut().ok_or(TrainerError::NoReplica)?;
@@ -186,17 +181,35 @@ impl Trainer {
         let window = self.model_window(&tokens, &streams, (assign.step, assign.step_tokens));
         let replica = self.replica.as_ref().ok_or(TrainerError::NoReplica)?;
         let gradients = self.model.gradients(&replica.parameters, &window, &mut carries, &ranges)?;
-        self.pending = Some(Pending { at, lanes: lanes.clone(), carries: Arc::new(carries) });
-        let partials = nodes.into_iter().zip(gradients.partials);
-        let partials = if assign.peers.is_empty() {
-            self.send_partials(at, partials)?;
-            Vec::new()
-        } else {
-            partials.map(|(node, partial)| (node, whole_gradient(partial))).collect()
-        };
+        self.pending = Some(Pending { at, lanes, carries: Arc::new(carries) });
+        Ok((nodes, gradients))
+    }
+
+    /// Star: the partial gradients go to the coordinator; mesh: a slice to each peer. The losses go to the coordinator.
+    fn give_out(
+        &mut self,
+        assign: &Assign,
+        (nodes, gradients): (Vec<Node>, Gradients),
+    ) -> Result<(), TrainerError> {
+        let at = (Term(assign.term), Step(assign.step));
+        let lanes = assign.first_lane..assign.first_lane + assign.lanes;
         let losses = lane_losses(&lanes, &gradients.losses);
-        self.outbox.send(Message::StepReport(StepReport { term: assign.term, step: assign.step, losses }))?;
-        Ok(partials)
+        if assign.peers.is_empty() {
+            self.send_partials(at, nodes.into_iter().zip(gradients.partials))?;
+        } else {
+            let partials: Vec<_> = nodes.into_iter().zip(gradients.partials.iter().map(parts_of)).collect();
+            let outgoing = self.exchange.contribute(&partials);
+            self.model.recycle(gradients);
+            self.hand_out(at, outgoing)?;
+        }
+        if !lanes.is_empty() {
+            self.outbox.send(Message::StepReport(StepReport {
+                term: assign.term,
+                step: assign.step,
+                losses,
+            }))?;
+        }
+        Ok(())
     }
 
     /// Takes in what a peer sent.
@@ -216,22 +229,13 @@ impl Trainer {
         for out in outgoing {
             match out {
                 Outgoing::Partial { to, node, gradient } => {
-                    let start = BulkStart {
-                        kind: Bulk::Partial.into(),
-                        level: node.level,
-                        index: node.index,
-                        term,
-                        step,
-                        rows: gradient.rows,
-                        ..BulkStart::default()
-                    };
-                    self.peers.send(&to, start, &Arc::new(gradient.floats));
+                    let (kind, level, index) = (Bulk::Partial.into(), node.level, node.index);
+                    let start = BulkStart { kind, level, index, term, step, ..BulkStart::default() };
+                    self.peers.send(&to, start, &Arc::new(gradient));
                 }
                 Outgoing::Reduced { to, gradient, squares, not_finite } => {
-                    let (kind, rows) = (Bulk::Reduced.into(), gradient.rows);
-                    let start = BulkStart { kind, term, step, rows, ..BulkStart::default() };
-                    let floats = Arc::new(gradient.floats);
-                    to.iter().for_each(|peer| self.peers.send(peer, start.clone(), &floats));
+                    let start = BulkStart { kind: Bulk::Reduced.into(), term, step, ..BulkStart::default() };
+                    to.iter().for_each(|peer| self.peers.send(peer, start.clone(), &gradient));
                     let (dense_squares, row_squares) = (squares.dense, squares.rows);
                     let not_finite = not_finite.map(|offset| offset as u64);
                     let report = SliceReport { term, step, dense_squares, row_squares, not_finite };
@@ -389,11 +393,8 @@ fn peers_of(assign: &Assign) -> Vec<Peer> {
     assign.peers.iter().map(peer).collect()
 }
 
-/// The dense part, then the touched rows, as one buffer.
-fn whole_gradient(partial: Partial) -> Gradient {
-    let mut floats = partial.dense;
-    floats.extend_from_slice(&partial.row_values);
-    Gradient { rows: partial.rows, floats }
+fn parts_of(partial: &Partial) -> Parts<'_> {
+    Parts { dense: &partial.dense, rows: &partial.rows, row_values: &partial.row_values }
 }
 
 fn lane_losses(lanes: &Range<u32>, losses: &[carousel_model::LaneLoss]) -> Vec<v1::LaneLoss> {

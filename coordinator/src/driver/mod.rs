@@ -8,15 +8,17 @@ mod step;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use carousel_proto::digest::Digest;
 use carousel_proto::v1::{self, Split};
 use carousel_proto::{Step, Term, WorkerId};
 use tokio::sync::mpsc;
 
+use crate::checkpoint::CheckpointError;
 use crate::intake::{Content, Limits};
 use crate::observer::{Observer, Report};
-use crate::protocol::{Action, Ending, Event, Exchange, Machine, Scope};
+use crate::protocol::{Action, Ending, Event, Exchange, ExpelReason, Machine, Scope};
 use crate::replica::{Sections, digest_of};
 use crate::run::{RunError, Summary};
 use crate::schedule::{Position, ScheduleState};
@@ -29,6 +31,7 @@ use step::StepWork;
 
 /// Everything the driver starts with.
 pub(crate) struct Parts<'a> {
+    pub runtime: tokio::runtime::Handle,
     pub machine: Machine,
     pub training: crate::options::Training,
     pub settings: v1::RunSettings,
@@ -47,7 +50,12 @@ pub(crate) struct StartState {
     pub replica: Option<Sections>,
 }
 
+/// How often the protocol looks at the clock while nothing happens.
+const TICK: Duration = Duration::from_millis(100);
+
 pub(crate) struct Driver<'a> {
+    runtime: tokio::runtime::Handle,
+    began: Instant,
     machine: Machine,
     training: crate::options::Training,
     limits: Arc<Limits>,
@@ -65,6 +73,8 @@ pub(crate) struct Driver<'a> {
     records: Records,
     observer: &'a mut dyn Observer,
     events: VecDeque<Event>,
+    /// Why the latest checkpoint is not there.
+    unsaved: Option<CheckpointError>,
     ended: Option<Ending>,
 }
 
@@ -74,6 +84,9 @@ impl<'a> Driver<'a> {
             step: StepWork::new(parts.limits.clone()),
             evaluation: Evaluation::new(parts.limits.lanes),
             roster: Roster::new(parts.settings),
+            runtime: parts.runtime,
+            began: Instant::now(),
+            unsaved: None,
             machine: parts.machine,
             training: parts.training,
             limits: parts.limits,
@@ -104,10 +117,13 @@ impl<'a> Driver<'a> {
 
     fn work(&mut self, notices: &mut mpsc::Receiver<Notice>) -> Result<Summary, RunError> {
         while self.ended.is_none() {
-            let notice = notices.blocking_recv().expect("the driver's owner keeps a sender");
-            self.take(notice)?;
+            let next = async { tokio::time::timeout(TICK, notices.recv()).await };
+            match self.runtime.block_on(next) {
+                Ok(notice) => self.take(notice.expect("the driver's owner keeps a sender"))?,
+                Err(_) => self.events.push_back(Event::Tick),
+            }
             while let Some(event) = self.events.pop_front() {
-                for action in self.machine.handle(event) {
+                for action in self.machine.handle(self.began.elapsed(), event) {
                     self.perform(action)?;
                 }
             }
@@ -119,7 +135,10 @@ impl<'a> Driver<'a> {
                 checkpoint: self.records.last_checkpoint(),
             });
         }
-        Ok(self.records.summary(ending, self.machine.step().0))
+        match self.unsaved.take() {
+            Some(error) => Err(error.into()),
+            None => Ok(self.records.summary(ending, self.machine.step().0)),
+        }
     }
 
     fn take(&mut self, notice: Notice) -> Result<(), RunError> {
@@ -147,7 +166,7 @@ impl<'a> Driver<'a> {
     }
 
     fn remove(&mut self, worker: WorkerId, reason: &str) {
-        if self.roster.dismiss(worker, reason) {
+        if self.roster.dismiss(worker, reason, false) {
             self.observer.observe(Report::Left { worker, reason });
             self.events.push_back(Event::Left { worker });
         }
@@ -191,9 +210,15 @@ impl<'a> Driver<'a> {
                 }
             }
             Content::ReplicaSent { step, digest } => self.replica_sent(worker, step, digest)?,
+            Content::Leave => self.events.push_back(Event::Leaving { worker }),
             Content::Failure { message } => return Err(format!("it failed: {message}")),
         }
         Ok(())
+    }
+
+    fn part_from(&mut self, worker: WorkerId, reason: &str, rejoin: bool) {
+        self.observer.observe(Report::Left { worker, reason });
+        self.roster.dismiss(worker, reason, rejoin);
     }
 
     fn replica_sent(&mut self, worker: WorkerId, step: Step, digest: Digest) -> Result<(), String> {
@@ -246,10 +271,9 @@ impl<'a> Driver<'a> {
                 self.roster.send_replica(worker, step);
             }
             Action::WriteCheckpoint { step } => self.write_checkpoint(step)?,
+            Action::Release { worker } => self.part_from(worker, "it asked to leave", false),
             Action::Expel { worker, reason } => {
-                let reason = reason.to_string();
-                self.observer.observe(Report::Left { worker, reason: &reason });
-                self.roster.dismiss(worker, &reason);
+                self.part_from(worker, &reason.to_string(), matches!(reason, ExpelReason::Overdue { .. }));
             }
             Action::Finish { ending } => self.ended = Some(ending),
         }
@@ -322,7 +346,17 @@ impl<'a> Driver<'a> {
             sections,
             carries: self.carries.clone(),
         };
-        let (path, digest) = self.records.checkpoint(&snapshot)?;
+        let (path, digest) = match self.records.checkpoint(&snapshot) {
+            Ok(written) => written,
+            Err(RunError::Checkpoint(error)) => {
+                self.observer.observe(Report::Unsaved { step: step.0, problem: &error });
+                self.unsaved = Some(error);
+                self.events.push_back(Event::CheckpointFailed { step });
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        self.unsaved = None;
         self.observer.observe(Report::Checkpoint { step: step.0, path: &path, digest });
         self.events.push_back(Event::CheckpointWritten { step });
         Ok(())

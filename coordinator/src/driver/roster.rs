@@ -64,17 +64,17 @@ impl Roster {
     }
 
     /// Ends a session; whether there was one.
-    pub(super) fn dismiss(&mut self, worker: WorkerId, reason: &str) -> bool {
+    pub(super) fn dismiss(&mut self, worker: WorkerId, reason: &str, rejoin: bool) -> bool {
         let session = self.sessions.remove(&worker);
         if let Some(session) = &session {
-            session.send(Message::Shutdown(Shutdown { reason: reason.into(), rejoin: false }));
+            session.send(Message::Shutdown(Shutdown { reason: reason.into(), rejoin }));
         }
         session.is_some()
     }
 
     pub(super) fn dismiss_all(&mut self, reason: &str) {
         while let Some((&worker, _)) = self.sessions.first_key_value() {
-            self.dismiss(worker, reason);
+            self.dismiss(worker, reason, false);
         }
     }
 

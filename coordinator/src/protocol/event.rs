@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::time::Duration;
 
 use carousel_proto::digest::Digest;
 use carousel_proto::{Step, Term, WorkerId};
@@ -107,6 +108,18 @@ pub(crate) enum Event {
         /// Its step.
         step: Step,
     },
+    /// A checkpoint could not be written; what was there before is untouched.
+    CheckpointFailed {
+        /// Its step.
+        step: Step,
+    },
+    /// A worker wants to hand its lanes over and go.
+    Leaving {
+        /// The worker.
+        worker: WorkerId,
+    },
+    /// Time has passed.
+    Tick,
     /// The user wants the run to end in good order.
     StopRequested,
 }
@@ -214,6 +227,11 @@ pub(crate) enum Action {
         /// The committed step.
         step: Step,
     },
+    /// Let a worker go that asked to.
+    Release {
+        /// Whom.
+        worker: WorkerId,
+    },
     /// End a worker's session.
     Expel {
         /// Whom.
@@ -236,6 +254,11 @@ pub(crate) enum ExpelReason {
         /// The replica's step.
         step: Step,
     },
+    /// It kept the others waiting; it may come back.
+    Overdue {
+        /// For how long.
+        waited: Duration,
+    },
     /// Its replica is not the run's.
     DigestDiffers {
         /// The replica's step.
@@ -250,6 +273,9 @@ pub(crate) enum ExpelReason {
 impl fmt::Display for ExpelReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Overdue { waited } => {
+                write!(f, "it kept the others waiting for {:.1} s", waited.as_secs_f64())
+            }
             Self::UnexpectedReplica { step } => {
                 write!(f, "it loaded a replica of {step} that was not asked for")
             }

@@ -1,5 +1,5 @@
-//! The commit protocol of the coordinator as a plain state machine: an event in, actions out. No sockets, files, clocks
-//! or floats; the driver (`crate::driver`) does what the actions say and reports back with events.
+//! The commit protocol of the coordinator as a plain state machine: the time and an event in, actions out. No sockets,
+//! files, clocks or floats; the driver (`crate::driver`) does what the actions say and reports back with events.
 //!
 //! ```text
 //!            enough workers            every newcomer ready
@@ -16,11 +16,13 @@
 //! become active; messages of another term change nothing.
 
 mod event;
+mod patience;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
+use std::time::Duration;
 
 use carousel_proto::digest::Digest;
 use carousel_proto::{Step, Term, WorkerId};
@@ -29,6 +31,7 @@ pub use event::Ending;
 pub(crate) use event::{Action, CarryOrigin, Event, ExpelReason, Scope};
 
 use crate::plan::{RunPlan, cut_lanes};
+use patience::Patience;
 
 /// What the coordinator is waiting for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,6 +126,13 @@ pub(crate) struct Machine {
     carries_moved: bool,
     /// Mesh: who holds the whole reduced gradient of the step under way; that need not wait for the clip.
     acknowledged: BTreeSet<WorkerId>,
+    /// Who has asked to leave and goes at the next boundary.
+    leaving: BTreeSet<WorkerId>,
+    patience: Patience,
+    /// The time of the event being handled; of the step's assignment; and since when the phase has waited.
+    now: Duration,
+    assigned_at: Duration,
+    waiting_since: Duration,
     stopping: bool,
 }
 
@@ -149,6 +159,11 @@ impl Machine {
             lanes_of: BTreeMap::new(),
             carries_moved: true,
             acknowledged: BTreeSet::new(),
+            leaving: BTreeSet::new(),
+            patience: Patience::default(),
+            now: Duration::ZERO,
+            assigned_at: Duration::ZERO,
+            waiting_since: Duration::ZERO,
             stopping: false,
         };
         if step.0 >= machine.plan.last_step() {
@@ -174,8 +189,9 @@ impl Machine {
         self.members.iter().filter(|(_, s)| **s == Standing::Active).map(|(w, _)| *w)
     }
 
-    /// Takes an event in and says what is to be done, in order.
-    pub(crate) fn handle(&mut self, event: Event) -> Vec<Action> {
+    /// Takes an event in, at a time of any clock that does not go back, and says what is to be done, in order.
+    pub(crate) fn handle(&mut self, now: Duration, event: Event) -> Vec<Action> {
+        self.now = now;
         let mut actions = Vec::new();
         if self.phase == Phase::Over {
             return actions;
@@ -193,6 +209,9 @@ impl Machine {
                 self.replica_received(worker, step, digest, &mut actions);
             }
             Event::CheckpointWritten { step } => self.checkpoint_written(step, &mut actions),
+            Event::CheckpointFailed { step } => self.checkpoint_failed(step, &mut actions),
+            Event::Leaving { worker } => self.wants_to_leave(worker, &mut actions),
+            Event::Tick => self.look_at_the_clock(&mut actions),
             Event::StopRequested => self.stop_requested(&mut actions),
         }
         actions
@@ -208,6 +227,7 @@ impl Machine {
     fn left(&mut self, worker: WorkerId, actions: &mut Vec<Action>) {
         let standing = self.members.remove(&worker);
         self.lanes_of.remove(&worker);
+        self.leaving.remove(&worker);
         match standing {
             None | Some(Standing::New) => {}
             Some(Standing::Loading) => {
@@ -267,6 +287,9 @@ impl Machine {
         if self.members.len() < enough {
             return self.wait_for_workers(actions);
         }
+        if let Some(worker) = self.leaving.first().copied() {
+            return self.release(worker, actions);
+        }
         if self.members.values().any(|s| *s == Standing::New) {
             return self.admit_newcomers(actions);
         }
@@ -317,6 +340,59 @@ impl Machine {
         self.advance(actions);
     }
 
+    fn wants_to_leave(&mut self, worker: WorkerId, actions: &mut Vec<Action>) {
+        match self.members.get(&worker) {
+            // At the next boundary, when the step under way is committed.
+            Some(Standing::Active) => {
+                self.leaving.insert(worker);
+            }
+            Some(_) => {
+                actions.push(Action::Release { worker });
+                self.left(worker, actions);
+            }
+            None => {}
+        }
+    }
+
+    /// At a boundary: lets a worker go. The last one hands the replica over first.
+    fn release(&mut self, worker: WorkerId, actions: &mut Vec<Action>) {
+        let others = self.active().any(|other| !self.leaving.contains(&other));
+        if !others && !self.replica_at_hand {
+            return self.fetch_replica(actions);
+        }
+        self.leaving.remove(&worker);
+        self.members.remove(&worker);
+        self.lanes_of.remove(&worker);
+        self.enter_new_term();
+        actions.push(Action::Release { worker });
+        self.advance(actions);
+    }
+
+    /// Expels who keeps the others waiting beyond the deadline. When that is everybody it is rather this machine that
+    /// was held up: then only after ten times as long.
+    fn look_at_the_clock(&mut self, actions: &mut Vec<Action>) {
+        let overdue: Vec<WorkerId> = match &self.phase {
+            // Without its partial sums nobody's slice can be reduced: who has not reported is the one to blame.
+            Phase::Computing { reports, .. } if !reports.is_empty() => reports.iter().copied().collect(),
+            Phase::Computing { slices, .. } => slices.iter().copied().collect(),
+            Phase::Acknowledging { waiting } => waiting.iter().copied().collect(),
+            _ => return,
+        };
+        let waited = self.now.saturating_sub(self.waiting_since);
+        let everybody = overdue.len() == self.active().count();
+        let deadline = self.patience.deadline() * if everybody { 10 } else { 1 };
+        if waited <= deadline {
+            return;
+        }
+        for worker in &overdue {
+            actions.push(Action::Expel { worker: *worker, reason: ExpelReason::Overdue { waited } });
+            self.members.remove(worker);
+            self.lanes_of.remove(worker);
+            self.leaving.remove(worker);
+        }
+        self.active_worker_lost(actions);
+    }
+
     fn start_checkpoint(&mut self, actions: &mut Vec<Action>) {
         if self.checkpointed == Some(self.step) {
             self.tasks.pop_front();
@@ -336,6 +412,14 @@ impl Machine {
         self.checkpointed = Some(step);
         self.tasks.pop_front();
         self.advance(actions);
+    }
+
+    /// A full disk does not end a run; older checkpoints remain, and the next one may find room.
+    fn checkpoint_failed(&mut self, step: Step, actions: &mut Vec<Action>) {
+        if self.phase == Phase::WritingCheckpoint && step == self.step {
+            self.tasks.pop_front();
+            self.advance(actions);
+        }
     }
 
     fn start_evaluation(&mut self, scope: Scope, actions: &mut Vec<Action>) {
@@ -389,6 +473,7 @@ impl Machine {
             Exchange::Mesh => self.active().collect(),
         };
         self.phase = Phase::Computing { reports, slices };
+        (self.assigned_at, self.waiting_since) = (self.now, self.now);
     }
 
     fn carry_origin(&self, step: Step, worker: WorkerId, lanes: &Range<u32>) -> CarryOrigin {
@@ -426,6 +511,7 @@ impl Machine {
     }
 
     fn computing_progressed(&mut self, actions: &mut Vec<Action>) {
+        self.waiting_since = self.now;
         let Phase::Computing { reports, slices } = &self.phase else { return };
         if reports.is_empty() && slices.is_empty() {
             self.phase = Phase::Reducing;
@@ -443,6 +529,7 @@ impl Machine {
             actions.extend(waiting.iter().map(|&worker| Action::SendReduced { worker, term, step }));
         }
         self.phase = Phase::Acknowledging { waiting };
+        self.waiting_since = self.now;
         self.acknowledging_progressed(actions);
     }
 
@@ -468,6 +555,7 @@ impl Machine {
             return;
         }
         let (term, step) = (self.term, self.step.next());
+        self.patience.learn(self.now.saturating_sub(self.assigned_at));
         self.step = step;
         self.reference = None;
         self.replica_at_hand = false;

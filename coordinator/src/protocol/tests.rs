@@ -30,6 +30,7 @@ struct Cluster {
     present: BTreeSet<WorkerId>,
     inbox: VecDeque<Event>,
     log: Vec<Action>,
+    now: Duration,
 }
 
 impl Cluster {
@@ -40,7 +41,13 @@ impl Cluster {
     fn of(plan: RunPlan, workers_to_start: usize, exchange: Exchange) -> Self {
         let start = Start { exchange, workers_to_start, term: Term(1), step: Step(0), origin: Origin::Seed };
         let machine = Machine::new(plan, start);
-        Self { machine, present: BTreeSet::new(), inbox: VecDeque::new(), log: Vec::new() }
+        Self {
+            machine,
+            present: BTreeSet::new(),
+            inbox: VecDeque::new(),
+            log: Vec::new(),
+            now: Duration::ZERO,
+        }
     }
 
     fn join(&mut self, worker: WorkerId) {
@@ -54,7 +61,7 @@ impl Cluster {
     }
 
     fn handle(&mut self, event: Event) {
-        for action in self.machine.handle(event) {
+        for action in self.machine.handle(self.now, event) {
             self.inbox.extend(self.answers(&action));
             self.log.push(action);
         }
@@ -234,6 +241,85 @@ fn a_replica_with_another_digest_is_expelled() {
     let reason = ExpelReason::DigestDiffers { step: Step(0), expected: digest(Step(0)), found: wrong };
     assert!(cluster.log.contains(&Action::Expel { worker: B, reason }));
     assert!(cluster.machine.active().eq([A]));
+}
+
+fn started(workers: &[WorkerId], exchange: Exchange) -> Cluster {
+    let mut cluster = Cluster::of(plan(), workers.len(), exchange);
+    workers.iter().for_each(|worker| cluster.join(*worker));
+    cluster.run_until(|a| matches!(a, Action::Assign { step: Step(2), .. }));
+    cluster
+}
+
+fn is_expelled(cluster: &Cluster, who: WorkerId) -> bool {
+    cluster
+        .log
+        .iter()
+        .any(|a| matches!(a, Action::Expel { worker, reason: ExpelReason::Overdue { .. } } if *worker == who))
+}
+
+#[test]
+fn who_keeps_the_others_waiting_is_expelled_and_the_step_is_run_again() {
+    for exchange in [Exchange::Star, Exchange::Mesh] {
+        let mut cluster = started(&[A, B], exchange);
+        cluster.present.remove(&B);
+        cluster.run();
+        cluster.now = Duration::from_millis(900);
+        cluster.handle(Event::Tick);
+        assert!(!is_expelled(&cluster, B), "not before the deadline");
+        cluster.now = Duration::from_millis(1100);
+        cluster.handle(Event::Tick);
+        assert!(is_expelled(&cluster, B) && !is_expelled(&cluster, A), "the late one alone");
+        cluster.run();
+        assert_eq!(cluster.history(), quiet_history());
+    }
+}
+
+#[test]
+fn when_everybody_is_late_it_is_rather_the_coordinator_that_was_held_up() {
+    let mut cluster = started(&[A, B], Exchange::Mesh);
+    cluster.now = Duration::from_secs(5);
+    cluster.handle(Event::Tick);
+    assert!(!is_expelled(&cluster, A) && !is_expelled(&cluster, B));
+    cluster.run();
+    assert_eq!(cluster.history(), quiet_history());
+}
+
+#[test]
+fn a_worker_that_leaves_hands_its_lanes_over_at_the_boundary() {
+    let mut cluster = started(&[A, B], Exchange::Mesh);
+    cluster.handle(Event::Leaving { worker: B });
+    assert!(!cluster.log.contains(&Action::Release { worker: B }), "the step under way is finished first");
+    cluster.run();
+    let released = cluster.log.iter().position(|a| *a == Action::Release { worker: B }).unwrap();
+    let committed =
+        cluster.log.iter().position(|a| matches!(a, Action::Commit { step: Step(2), .. })).unwrap();
+    assert!(committed < released, "after the step it takes part in");
+    let after: Vec<&Action> = cluster.log[released..].iter().collect();
+    assert!(!after.iter().any(|a| matches!(a, Action::Assign { worker: B, .. })));
+    assert_eq!(cluster.history(), quiet_history());
+}
+
+#[test]
+fn the_last_worker_hands_the_replica_over_before_it_leaves() {
+    let mut cluster = started(&[A], Exchange::Mesh);
+    cluster.handle(Event::Leaving { worker: A });
+    cluster.run();
+    assert!(cluster.log.contains(&Action::FetchReplica { worker: A, step: Step(2) }));
+    assert!(cluster.log.contains(&Action::Release { worker: A }));
+    assert_eq!(cluster.log.last(), Some(&Action::Waiting { joined: 0, needed: 1 }), "the coordinator waits");
+    cluster.join(C);
+    cluster.run();
+    assert_eq!(cluster.history(), quiet_history());
+}
+
+#[test]
+fn a_checkpoint_that_cannot_be_written_does_not_end_the_run() {
+    let mut cluster = started(&[A], Exchange::Mesh);
+    cluster.run_until(|a| matches!(a, Action::WriteCheckpoint { step: Step(2) }));
+    cluster.inbox.clear();
+    cluster.handle(Event::CheckpointFailed { step: Step(2) });
+    cluster.run();
+    assert_eq!(cluster.history(), quiet_history());
 }
 
 #[test]

@@ -39,6 +39,12 @@ fn contribution(tree: LaneTree, lanes: &Range<u32>) -> Vec<(Node, Gradient)> {
     tree.maximal_nodes(lanes.clone()).into_iter().map(sum).collect()
 }
 
+fn contribute(exchange: &mut Exchange, partials: &[(Node, Gradient)]) -> Vec<Outgoing> {
+    let layout = layout();
+    let parts: Vec<_> = partials.iter().map(|(node, gradient)| (*node, layout.parts(gradient))).collect();
+    exchange.contribute(&parts)
+}
+
 /// Runs a whole mesh; messages are delivered in an order that `seed` decides. Everybody's gradient and the norm.
 fn run(cut: &[Range<u32>], seed: u64) -> (Vec<Gradient>, f64) {
     let lanes = cut.last().unwrap().end;
@@ -57,7 +63,7 @@ fn run(cut: &[Range<u32>], seed: u64) -> (Vec<Gradient>, f64) {
             let who = started;
             started += 1;
             let mut out = workers[who].begin(AT, peers.clone(), peers[who].worker).unwrap();
-            out.extend(workers[who].contribute(contribution(tree, &peers[who].lanes)));
+            out.extend(contribute(&mut workers[who], &contribution(tree, &peers[who].lanes)));
             (who, out)
         } else {
             let (from, to, content) = wire.swap_remove(pick % wire.len());
@@ -74,7 +80,7 @@ fn run(cut: &[Range<u32>], seed: u64) -> (Vec<Gradient>, f64) {
                     squares[who] = sums;
                     wire.extend(
                         to.iter()
-                            .map(|p| (who, place(p), PeerContent::Reduced { gradient: gradient.clone() })),
+                            .map(|p| (who, place(p), PeerContent::Reduced { gradient: (*gradient).clone() })),
                     );
                 }
                 Outgoing::Whole(gradient) => {
@@ -110,14 +116,14 @@ fn what_is_late_is_dropped_and_what_is_early_is_kept() {
     let tree = LaneTree::new(2);
     let slice = layout().slices(2).remove(0);
     let (node, whole) = contribution(tree, &(1..2)).remove(0);
-    let content = PeerContent::Partial { node, gradient: layout().cut(&whole, &slice) };
+    let content = PeerContent::Partial { node, gradient: layout().cut(layout().parts(&whole), &slice) };
     let (b, before) = (WorkerId(2), (Term(3), Step(7)));
     assert_eq!(exchange.receive(AT, b, content.clone()), Ok(vec![]), "kept for its step");
     exchange.begin(before, peers.clone(), WorkerId(1)).unwrap();
     assert_eq!(exchange.receive((Term(2), Step(7)), b, content.clone()), Ok(vec![]), "an older term");
     assert!(exchange.partials.is_empty());
     exchange.begin(AT, peers, WorkerId(1)).unwrap();
-    let outgoing = exchange.contribute(contribution(tree, &(0..1)));
+    let outgoing = contribute(&mut exchange, &contribution(tree, &(0..1)));
     assert!(outgoing.iter().any(|o| matches!(o, Outgoing::Reduced { .. })), "the early partial counted");
 }
 
