@@ -70,28 +70,19 @@ impl Recurrence<'_> {
     }
 }
 
-/// Forward through all steps: fills gates, h and c from the carry in their first rows.
+/// Forward through all steps: fills gates, h and c from the carry in their first rows. Steps go through the weights in turns, up and
+/// down.
 pub(crate) fn recur_forward(ctx: Context<'_>, r: &Recurrence<'_>, tape: Tape<'_>) {
     let tracks = Tracks { gates: tape.gates.view_mut(), h: tape.h.view_mut(), c: tape.c.view_mut() };
     let wiring = r.cell.wiring();
     let groups = r.panels().div_ceil(Recurrence::panels_of_a_task(wiring));
     for step in 0..r.steps {
-        ctx.team.run(groups * r.parts(), |_, task| {
-            let group = Turn(step).index(task / r.parts(), groups);
+        ctx.team.run_in_turn(step, groups * r.parts(), |_, task| {
+            let group = task / r.parts();
             let rows = r.part(step, task % r.parts());
             // SAFETY: the task writes its own panels' rows of this step; all read rows of h are of the step before.
             unsafe { forward_task(ctx.isa, r, wiring, tracks, (group, rows)) };
         });
-    }
-}
-
-/// Steps go through the weights in turns, up and down, so that what the caches hold from the last step is used first.
-#[derive(Clone, Copy)]
-struct Turn(usize);
-
-impl Turn {
-    fn index(self, index: usize, count: usize) -> usize {
-        if self.0.is_multiple_of(2) { index } else { count - 1 - index }
     }
 }
 
@@ -180,8 +171,8 @@ pub(crate) fn recur_backward(ctx: Context<'_>, r: &Recurrence<'_>, tape: Tape<'_
     let wiring = r.cell.wiring();
     let pairs = r.weights.pair_count();
     for step in (0..r.steps).rev() {
-        ctx.team.run(pairs * r.parts(), |_, task| {
-            let pair = Turn(step).index(task / r.parts(), pairs);
+        ctx.team.run_in_turn(step, pairs * r.parts(), |_, task| {
+            let pair = task / r.parts();
             let rows = r.part(step, task % r.parts());
             let last = step + 1 == r.steps;
             // SAFETY: the task writes its own panels' rows of this step (and dh of the step before, which no other task of this phase

@@ -18,12 +18,14 @@ use super::Buffer;
 const MOST_MEMBERS: usize = 64;
 const SPINS_BEFORE_YIELD: u32 = 4096;
 
-type Job<'a> = dyn Fn(usize, usize) + Sync + 'a;
+/// Called with the member, the chunk, and the bounds of the share that it was claimed from.
+type Job<'a> = dyn Fn(usize, usize, (usize, usize)) + Sync + 'a;
 
 /// One member's share of a phase, alone on its cache lines: (phase << 32 | next chunk) and the end of the share.
 #[repr(align(128))]
 struct Share {
     next: AtomicU64,
+    start: AtomicU32,
     end: AtomicU32,
 }
 
@@ -84,7 +86,7 @@ impl Drop for Done<'_> {
 
 impl Team {
     fn new(members: usize) -> Self {
-        let share = |_| Share { next: AtomicU64::new(0), end: AtomicU32::new(0) };
+        let share = |_| Share { next: AtomicU64::new(0), start: AtomicU32::new(0), end: AtomicU32::new(0) };
         Self {
             shares: (0..members).map(share).collect(),
             phase: AtomicU32::new(0),
@@ -104,10 +106,23 @@ impl Team {
     /// Runs `job(member, chunk)` once for every chunk and returns when all are done. Neighbouring chunks tend to stay with one member
     /// from phase to phase, so that its cache keeps what it read.
     pub(crate) fn run(&self, chunks: usize, job: impl Fn(usize, usize) + Sync) {
+        self.run_in_turn(0, chunks, job);
+    }
+
+    /// As [`Self::run`]; in odd turns every member goes through its share from the end, so that what its cache holds from the end of
+    /// the last turn is used first.
+    pub(crate) fn run_in_turn(&self, turn: usize, chunks: usize, job: impl Fn(usize, usize) + Sync) {
+        let backwards = !turn.is_multiple_of(2);
         if self.members() == 1 || chunks <= 1 {
-            (0..chunks).for_each(|chunk| job(0, chunk));
+            (0..chunks).for_each(|chunk| job(0, if backwards { chunks - 1 - chunk } else { chunk }));
             return;
         }
+        self.run_on_all(chunks, |member, chunk, (start, end)| {
+            job(member, if backwards { start + end - 1 - chunk } else { chunk });
+        });
+    }
+
+    fn run_on_all(&self, chunks: usize, job: impl Fn(usize, usize, (usize, usize)) + Sync) {
         let _one_phase_at_a_time = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         self.publish(chunks, &job);
         let phase = self.phase.load(Ordering::Relaxed);
@@ -144,6 +159,7 @@ impl Team {
         let members = self.members() as u64;
         for (member, share) in self.shares.iter().enumerate() {
             let bound = |m: u64| u64::from(chunks) * m / members;
+            share.start.store(bound(member as u64) as u32, Ordering::Relaxed);
             share.end.store(bound(member as u64 + 1) as u32, Ordering::Relaxed);
             share.next.store(u64::from(phase) << 32 | bound(member as u64), Ordering::Release);
         }
@@ -174,7 +190,8 @@ impl Team {
                 // SAFETY: the claim succeeded, so this phase is running and stays so until `_done` is dropped; the publisher wrote
                 // the job before the claim's counter, and keeps it alive until then.
                 if let Some(job) = unsafe { *self.job.get() } {
-                    unsafe { (*job)(member, chunk) };
+                    let of = (share.start.load(Ordering::Relaxed), share.end.load(Ordering::Relaxed));
+                    unsafe { (*job)(member, chunk, (of.0 as usize, of.1 as usize)) };
                 }
             }
         }
@@ -277,7 +294,7 @@ mod tests {
             pool.install(|| {
                 with_team(|team| {
                     for phase in 1..=500 {
-                        team.run(37, |_, chunk| {
+                        team.run_in_turn(phase, 37, |_, chunk| {
                             counts[chunk].fetch_add(1, Ordering::Relaxed);
                         });
                         assert!(counts.iter().all(|c| c.load(Ordering::Relaxed) == phase));
