@@ -14,6 +14,7 @@ mod progress;
 mod resume;
 mod sampler;
 mod train;
+mod verify;
 mod worker;
 
 use std::process::ExitCode;
@@ -38,6 +39,7 @@ enum Command {
     Evaluate(evaluate::Arguments),
     Generate(generate::Arguments),
     Digest(digest::Arguments),
+    Verify(verify::Arguments),
     Bench(bench::Arguments),
 }
 
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
         Command::Evaluate(arguments) => evaluate::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Digest(arguments) => digest::run(&arguments),
+        Command::Verify(arguments) => verify::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
     };
     match result {

@@ -48,6 +48,7 @@ pub(crate) enum Content {
     Evaluation { term: Term, split: v1::Split, losses: Vec<LaneLoss> },
     Section { step: Step, index: usize, floats: Vec<f32> },
     ReplicaSent { step: Step, digest: Digest },
+    Digest { step: Step, digest: Digest },
     Leave,
     Failure { message: String },
 }
@@ -117,6 +118,9 @@ impl Intake {
             }
             Message::ReplicaSent(m) => {
                 Content::ReplicaSent { step: Step(m.step), digest: Digest::try_from(&m.replica_digest[..])? }
+            }
+            Message::DigestReport(m) => {
+                Content::Digest { step: Step(m.step), digest: Digest::try_from(&m.replica_digest[..])? }
             }
             Message::Leave(v1::Leave {}) => Content::Leave,
             Message::Failure(m) => Content::Failure { message: m.message.chars().take(2000).collect() },

@@ -96,6 +96,17 @@ impl Journal {
         Ok(Self { path: path.into(), file })
     }
 
+    /// Reads a journal without changing it.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is no journal.
+    pub(crate) fn read(path: &Path) -> Result<Contents, JournalError> {
+        let bytes = std::fs::read(path).map_err(|source| JournalError::Io { path: path.into(), source })?;
+        let body = body_of(&bytes, path)?;
+        let (records, _, whole) = scan(body, u64::MAX);
+        Ok(Contents { records, damaged_bytes: (body.len() - whole) as u64 })
+    }
+
     /// Opens a journal and keeps the records up to and including `last_step`: what a checkpoint stands for. What came
     /// after it is handed out with the rest, to be compared when these steps are made again.
     ///
@@ -106,10 +117,7 @@ impl Journal {
         let mut file = OpenOptions::new().read(true).write(true).open(path).map_err(io)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(io)?;
-        let body = bytes.strip_prefix(MAGIC).ok_or_else(|| JournalError::NotAJournal {
-            path: path.into(),
-            found: bytes.iter().take(MAGIC.len()).copied().collect(),
-        })?;
+        let body = body_of(&bytes, path)?;
         let (records, kept, whole) = scan(body, last_step);
         let end = (MAGIC.len() + kept) as u64;
         file.set_len(end).map_err(io)?;
@@ -139,6 +147,14 @@ impl Journal {
     pub(crate) fn sync(&mut self) -> Result<(), JournalError> {
         self.file.sync_data().map_err(|source| JournalError::Io { path: self.path.clone(), source })
     }
+}
+
+/// What follows the file's first bytes, which must be a journal's.
+fn body_of<'a>(bytes: &'a [u8], path: &Path) -> Result<&'a [u8], JournalError> {
+    bytes.strip_prefix(MAGIC).ok_or_else(|| JournalError::NotAJournal {
+        path: path.into(),
+        found: bytes.iter().take(MAGIC.len()).copied().collect(),
+    })
 }
 
 /// The whole records, the bytes of those up to `last_step`, and the bytes of all whole ones.

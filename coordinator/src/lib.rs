@@ -16,6 +16,7 @@ mod schedule;
 mod server;
 mod tensorboard;
 mod tokens;
+pub mod verify;
 
 pub use journal::{JournalError, Record};
 pub use metrics::{StepMetrics, TestMetrics, ValidMetrics};

@@ -66,4 +66,6 @@ pub struct Training {
     pub evaluate_every: Option<u64>,
     /// Steps between checkpoints; `None`: each epoch.
     pub checkpoint_every: Option<u64>,
+    /// Steps between comparisons of the replicas' digests; `None`: never.
+    pub digest_every: Option<u64>,
 }

@@ -25,6 +25,8 @@ pub struct RunPlan {
     pub evaluate_every: Option<u64>,
     /// Steps between checkpoints; `None`: at the end of each epoch.
     pub checkpoint_every: Option<u64>,
+    /// Steps between comparisons of the replicas' digests; `None`: never.
+    pub digest_every: Option<u64>,
     /// Whether there is a validation text.
     pub has_valid: bool,
     /// Whether there is a test text.
@@ -61,6 +63,12 @@ impl RunPlan {
             && step.is_multiple_of(self.evaluate_every.unwrap_or(self.windows_per_epoch))
     }
 
+    /// Whether replicas are compared after `step` commits.
+    #[must_use]
+    pub fn digest_due(&self, step: u64) -> bool {
+        self.digest_every.is_some_and(|every| step > 0 && step.is_multiple_of(every))
+    }
+
     /// Whether a checkpoint is due after `step` commits.
     #[must_use]
     pub fn checkpoint_due(&self, step: u64) -> bool {
@@ -87,6 +95,7 @@ mod tests {
             length: Length::Epochs(3),
             evaluate_every: None,
             checkpoint_every: Some(4),
+            digest_every: None,
             has_valid: true,
             has_test: false,
         }

@@ -278,6 +278,7 @@ fn open(run: &Run) -> Result<Opened, RunError> {
         length: run.training.length,
         evaluate_every: run.training.evaluate_every,
         checkpoint_every: run.training.checkpoint_every,
+        digest_every: run.training.digest_every,
         has_valid: run.tokens.split(Split::Valid).is_some(),
         has_test: run.tokens.split(Split::Test).is_some(),
     };

@@ -218,11 +218,13 @@ pub(crate) struct Cluster {
     /// Threads of each worker that `train` starts.
     pub threads: u32,
     pub exchange: Exchange,
+    /// Steps between comparisons of the replicas; 0: never.
+    pub digest_every: u64,
 }
 
 impl Default for Cluster {
     fn default() -> Self {
-        Self { workers: 2, threads: 1, exchange: Exchange::Mesh }
+        Self { workers: 2, threads: 1, exchange: Exchange::Mesh, digest_every: 500 }
     }
 }
 

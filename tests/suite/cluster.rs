@@ -10,6 +10,11 @@ const VARIANTS: &[&[&str]] = &[
     &["train.schedule={kind=\"zaremba\",after=1,divide=2.0}", "train.epochs=2", "train.clip_norm=0"],
     &["train.schedule={kind=\"plateau\",divide=4.0}", "train.evaluate_every=10"],
     &["model.cell=gru"],
+    &["model.cell=rnn_relu"],
+    &["model.cell=lstm_no_forget"],
+    &["model.cell=lstm_peephole"],
+    &["model.cell=lstm_coupled"],
+    &["model.dropout=0"],
     &["model.cell=rnn_tanh", "train.lanes=7"],
 ];
 

@@ -91,7 +91,7 @@ fn paths_that_are_no_run_are_named() {
 fn every_subcommand_shows_an_example() {
     let shop = Workshop::new();
     let help = shop.succeed(&["--help"]);
-    for command in ["train", "coordinator", "worker", "evaluate", "generate", "digest", "bench"] {
+    for command in ["train", "coordinator", "worker", "evaluate", "generate", "digest", "verify", "bench"] {
         assert!(help.contains(command), "{help}");
         let help = shop.succeed(&[command, "--help"]);
         assert!(help.contains(&format!("Example:\n  carousel {command} ")), "{help}");

@@ -39,6 +39,8 @@ fn ctrl_c_checkpoints_and_resume_ends_with_the_same_bits() {
     assert_ne!(shop.digest("stopped"), quiet);
     let resumed = shop.trained("stopped", &[LONG, &["--resume", "--workers", "3"]].concat());
     assert_eq!(resumed, quiet);
+    let verified = shop.succeed(&["verify", "stopped"]);
+    assert!(verified.contains("journal     1500 steps"), "{verified}");
     let steps: Vec<u64> = shop
         .metrics("stopped")
         .iter()
@@ -229,4 +231,31 @@ fn a_checkpoint_that_finds_no_room_is_told_and_the_run_goes_on() {
     });
     assert!(run.wait().unwrap().success(), "{}", run.said());
     assert_eq!(shop.digest("full"), quiet);
+}
+
+#[test]
+fn verify_names_what_is_damaged() {
+    let shop = Workshop::new();
+    shop.trained("run", &[]);
+    assert!(shop.succeed(&["verify", "run"]).contains("journal     58 steps"));
+    let damage = |name: &str| {
+        let path = shop.path(name);
+        let mut bytes = std::fs::read(&path).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+    };
+    damage("run/checkpoints/step-00000040/carries.safetensors");
+    damage("run/journal.bin");
+    let output = shop.run(&["verify", "run"]);
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{printed}");
+    for part in [
+        "carries.safetensors: damaged",
+        "at its end are torn or damaged",
+        "step-00000058",
+        "ends with step 57",
+    ] {
+        assert!(printed.contains(part), "{printed}");
+    }
+    assert!(shop.refused(&["verify", "nowhere"]).contains("nowhere"));
 }

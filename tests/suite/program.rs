@@ -233,4 +233,5 @@ checkpoint_every = 20
 [cluster]
 workers = 1
 threads = 1
+digest_every = 10
 "#;

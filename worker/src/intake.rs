@@ -31,6 +31,7 @@ pub(crate) enum Content {
     Commit(Commit),
     Evaluate(Evaluate),
     SendReplica(SendReplica),
+    AskDigest,
     Shutdown(Shutdown),
 }
 
@@ -110,6 +111,7 @@ impl Intake {
                 Content::Evaluate(m)
             }
             Message::SendReplica(m) => Content::SendReplica(m),
+            Message::AskDigest(_) => Content::AskDigest,
             Message::Shutdown(m) => Content::Shutdown(m),
         }))
     }

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use carousel_model::{Gradients, LaneStreams, LanguageModel, ModelError, Partial, Window};
 use carousel_proto::gradient::{Gradient, Parts};
 use carousel_proto::v1::{
-    self, Acknowledge, Assign, Bulk, BulkStart, Commit, Evaluate, EvaluationReport, LoadReplica, Ready,
-    Reduced, ReplicaSent, SendReplica, SliceReport, Split, StepReport, WindowReply, from_worker::Message,
+    self, Acknowledge, Assign, Bulk, BulkStart, Commit, DigestReport, Evaluate, EvaluationReport,
+    LoadReplica, Ready, Reduced, ReplicaSent, SendReplica, SliceReport, Split, StepReport, WindowReply,
+    from_worker::Message,
 };
 use carousel_proto::{LaneTree, Node, Step, Term, WorkerId};
 
@@ -128,6 +129,7 @@ impl Trainer {
             Content::Commit(m) => self.commit(&m)?,
             Content::Evaluate(m) => self.evaluate(&m)?,
             Content::SendReplica(m) => self.send_replica(&m)?,
+            Content::AskDigest => self.tell_digest()?,
             // The session's own.
             Content::Welcome(_) | Content::Shutdown(_) => {}
         }
@@ -356,6 +358,13 @@ impl Trainer {
         let losses = lane_losses(&lanes, &sums);
         let report = EvaluationReport { term: evaluate.term, split: evaluate.split, losses };
         self.outbox.send(Message::EvaluationReport(report))?;
+        Ok(())
+    }
+
+    fn tell_digest(&self) -> Result<(), TrainerError> {
+        let replica = self.replica.as_ref().ok_or(TrainerError::NoReplica)?;
+        let replica_digest = replica.digest().as_bytes().to_vec().into();
+        self.outbox.send(Message::DigestReport(DigestReport { step: replica.step.0, replica_digest }))?;
         Ok(())
     }
 

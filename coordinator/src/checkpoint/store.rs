@@ -104,6 +104,12 @@ impl RunFolder {
         Err(CheckpointError::None { path: self.path.clone(), problem })
     }
 
+    pub(crate) fn by_ascending_step(&self) -> Result<Vec<PathBuf>, CheckpointError> {
+        let mut folders = self.by_descending_step()?;
+        folders.reverse();
+        Ok(folders)
+    }
+
     fn by_descending_step(&self) -> Result<Vec<PathBuf>, CheckpointError> {
         let folder = self.checkpoints();
         if !folder.is_dir() {

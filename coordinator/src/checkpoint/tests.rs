@@ -38,6 +38,7 @@ fn write(run: &RunFolder, step: u64) -> Digest {
         length: Length::Epochs(2),
         evaluate_every: None,
         checkpoint_every: None,
+        digest_every: None,
         has_valid: false,
         has_test: false,
     };

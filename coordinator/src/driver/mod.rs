@@ -210,6 +210,9 @@ impl<'a> Driver<'a> {
                 }
             }
             Content::ReplicaSent { step, digest } => self.replica_sent(worker, step, digest)?,
+            Content::Digest { step, digest } => {
+                self.events.push_back(Event::Digested { worker, step, digest })
+            }
             Content::Leave => self.events.push_back(Event::Leaving { worker }),
             Content::Failure { message } => return Err(format!("it failed: {message}")),
         }
@@ -271,6 +274,7 @@ impl<'a> Driver<'a> {
                 self.roster.send_replica(worker, step);
             }
             Action::WriteCheckpoint { step } => self.write_checkpoint(step)?,
+            Action::AskDigest { worker, .. } => self.roster.ask_digest(worker),
             Action::Release { worker } => self.part_from(worker, "it asked to leave", false),
             Action::Expel { worker, reason } => {
                 self.part_from(worker, &reason.to_string(), matches!(reason, ExpelReason::Overdue { .. }));

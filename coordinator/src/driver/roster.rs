@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use carousel_proto::bulk::chunks;
 use carousel_proto::v1::{
-    self, Assign, Bulk, BulkStart, CarrySource, Commit, Evaluate, FromCoordinator, LoadReplica, Peer,
-    Reduced, SendReplica, Shutdown, Split, Welcome, from_coordinator::Message,
+    self, AskDigest, Assign, Bulk, BulkStart, CarrySource, Commit, Evaluate, FromCoordinator, LoadReplica,
+    Peer, Reduced, SendReplica, Shutdown, Split, Welcome, from_coordinator::Message,
 };
 use carousel_proto::{Step, Term, WorkerId};
 
@@ -176,6 +176,10 @@ impl Roster {
         let (first_lane, lanes) = (lanes.start, lanes.len() as u32);
         let evaluate = Evaluate { term: term.0, split: split.into(), first_lane, lanes, windows };
         self.to(worker, Message::Evaluate(evaluate));
+    }
+
+    pub(super) fn ask_digest(&self, worker: WorkerId) {
+        self.to(worker, Message::AskDigest(AskDigest {}));
     }
 
     pub(super) fn send_replica(&self, worker: WorkerId, step: Step) {

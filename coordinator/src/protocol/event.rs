@@ -108,6 +108,15 @@ pub(crate) enum Event {
         /// Its step.
         step: Step,
     },
+    /// A worker tells the digest of its replica.
+    Digested {
+        /// The worker.
+        worker: WorkerId,
+        /// The replica's step.
+        step: Step,
+        /// The digest.
+        digest: Digest,
+    },
     /// A checkpoint could not be written; what was there before is untouched.
     CheckpointFailed {
         /// Its step.
@@ -224,6 +233,13 @@ pub(crate) enum Action {
     },
     /// Write the replica at hand as a checkpoint; answer with [`Event::CheckpointWritten`].
     WriteCheckpoint {
+        /// The committed step.
+        step: Step,
+    },
+    /// Ask a worker for the digest of its replica.
+    AskDigest {
+        /// Whom.
+        worker: WorkerId,
         /// The committed step.
         step: Step,
     },

@@ -48,6 +48,8 @@ enum Phase {
     Reducing,
     /// For every worker to hold the reduced gradient.
     Acknowledging { waiting: BTreeSet<WorkerId> },
+    /// For the digest of every replica.
+    Comparing { digests: BTreeMap<WorkerId, Digest> },
     /// For losses of an evaluation.
     Evaluating { scope: Scope, waiting: BTreeSet<WorkerId> },
     /// For the driver to write a checkpoint.
@@ -59,6 +61,7 @@ enum Phase {
 /// What is to be done at a boundary before the next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Task {
+    CompareDigests,
     Evaluate(Scope),
     Checkpoint,
     Finish(Ending),
@@ -209,6 +212,7 @@ impl Machine {
                 self.replica_received(worker, step, digest, &mut actions);
             }
             Event::CheckpointWritten { step } => self.checkpoint_written(step, &mut actions),
+            Event::Digested { worker, step, digest } => self.digested(worker, step, digest, &mut actions),
             Event::CheckpointFailed { step } => self.checkpoint_failed(step, &mut actions),
             Event::Leaving { worker } => self.wants_to_leave(worker, &mut actions),
             Event::Tick => self.look_at_the_clock(&mut actions),
@@ -294,6 +298,7 @@ impl Machine {
             return self.admit_newcomers(actions);
         }
         match self.tasks.front().copied() {
+            Some(Task::CompareDigests) => self.start_comparison(actions),
             Some(Task::Evaluate(scope)) => self.start_evaluation(scope, actions),
             Some(Task::Checkpoint) => self.start_checkpoint(actions),
             Some(Task::Finish(ending)) => self.finish(ending, actions),
@@ -376,6 +381,7 @@ impl Machine {
             Phase::Computing { reports, .. } if !reports.is_empty() => reports.iter().copied().collect(),
             Phase::Computing { slices, .. } => slices.iter().copied().collect(),
             Phase::Acknowledging { waiting } => waiting.iter().copied().collect(),
+            Phase::Comparing { digests } => self.active().filter(|w| !digests.contains_key(w)).collect(),
             _ => return,
         };
         let waited = self.now.saturating_sub(self.waiting_since);
@@ -420,6 +426,37 @@ impl Machine {
             self.tasks.pop_front();
             self.advance(actions);
         }
+    }
+
+    fn start_comparison(&mut self, actions: &mut Vec<Action>) {
+        self.phase = Phase::Comparing { digests: BTreeMap::new() };
+        self.waiting_since = self.now;
+        actions.extend(self.active().map(|worker| Action::AskDigest { worker, step: self.step }));
+    }
+
+    fn digested(&mut self, worker: WorkerId, step: Step, digest: Digest, actions: &mut Vec<Action>) {
+        let active: BTreeSet<WorkerId> = self.active().collect();
+        let Phase::Comparing { digests } = &mut self.phase else { return };
+        if step != self.step || !active.contains(&worker) {
+            return;
+        }
+        digests.insert(worker, digest);
+        if digests.len() < active.len() {
+            return;
+        }
+        let expected = majority(digests);
+        let differing: Vec<(WorkerId, Digest)> =
+            digests.iter().filter(|(_, found)| **found != expected).map(|(w, found)| (*w, *found)).collect();
+        self.reference = Some(expected);
+        self.tasks.pop_front();
+        for (worker, found) in &differing {
+            let reason = ExpelReason::DigestDiffers { step, expected, found: *found };
+            actions.push(Action::Expel { worker: *worker, reason });
+            self.members.remove(worker);
+            self.lanes_of.remove(worker);
+            self.leaving.remove(worker);
+        }
+        if differing.is_empty() { self.advance(actions) } else { self.active_worker_lost(actions) }
     }
 
     fn start_evaluation(&mut self, scope: Scope, actions: &mut Vec<Action>) {
@@ -567,6 +604,10 @@ impl Machine {
     /// Validation comes before the checkpoint, so that a checkpoint knows every validation up to its step.
     fn plan_boundary(&mut self) {
         let step = self.step.0;
+        // First of all: nothing is evaluated or written from a replica that differs.
+        if self.plan.digest_due(step) {
+            self.tasks.push_back(Task::CompareDigests);
+        }
         if self.plan.validation_due(step) {
             self.tasks.push_back(Task::Evaluate(Scope::Scheduled));
         }
@@ -627,4 +668,11 @@ impl Machine {
         self.phase = Phase::Over;
         actions.push(Action::Finish { ending });
     }
+}
+
+/// The digest most workers have; of equally frequent ones, that of the worker that has been here longest.
+fn majority(digests: &BTreeMap<WorkerId, Digest>) -> Digest {
+    let votes = |digest: &Digest| digests.values().filter(|other| *other == digest).count();
+    // `max_by_key` takes the last of the largest: reversed, that is the first to have joined.
+    *digests.values().rev().max_by_key(|digest| votes(digest)).expect("there is an active worker")
 }

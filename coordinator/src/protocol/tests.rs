@@ -15,6 +15,7 @@ fn plan() -> RunPlan {
         length: Length::Steps(7),
         evaluate_every: None,
         checkpoint_every: Some(2),
+        digest_every: Some(3),
         has_valid: true,
         has_test: true,
     }
@@ -77,6 +78,9 @@ impl Cluster {
                 let of_a_mesh = of_a_mesh.into_iter().filter(|_| self.machine.exchange == Exchange::Mesh);
                 reported.into_iter().chain(of_a_mesh).collect()
             }
+            Action::AskDigest { worker, step } => {
+                vec![Event::Digested { worker, step, digest: digest(step) }]
+            }
             Action::Reduce { term, step } => vec![Event::Reduced { term, step }],
             Action::SendReduced { worker, term, step } => vec![Event::Acknowledged { worker, term, step }],
             Action::Evaluate { worker, term, scope, .. } => vec![Event::Evaluated { worker, term, scope }],
@@ -94,6 +98,7 @@ impl Cluster {
         let from = match &event {
             Event::Ready { worker, .. }
             | Event::Reported { worker, .. }
+            | Event::Digested { worker, .. }
             | Event::Sliced { worker, .. }
             | Event::Acknowledged { worker, .. }
             | Event::Evaluated { worker, .. }
@@ -310,6 +315,30 @@ fn the_last_worker_hands_the_replica_over_before_it_leaves() {
     cluster.join(C);
     cluster.run();
     assert_eq!(cluster.history(), quiet_history());
+}
+
+#[test]
+fn a_replica_that_differs_is_named_and_expelled() {
+    let mut cluster = started(&[A, B, C], Exchange::Mesh);
+    cluster.run_until(|a| matches!(a, Action::AskDigest { worker: C, step: Step(3) }));
+    cluster.inbox.clear();
+    let (step, wrong) = (Step(3), digest(Step(77)));
+    for (worker, digest) in [(A, digest(step)), (B, wrong), (C, digest(step))] {
+        cluster.handle(Event::Digested { worker, step, digest });
+    }
+    let reason = ExpelReason::DigestDiffers { step, expected: digest(step), found: wrong };
+    assert!(cluster.log.contains(&Action::Expel { worker: B, reason }));
+    assert!(cluster.machine.active().eq([A, C]));
+    cluster.run();
+    assert_eq!(cluster.history(), quiet_history());
+}
+
+#[test]
+fn of_two_that_differ_the_one_that_was_here_first_is_believed() {
+    let digests = BTreeMap::from([(A, digest(Step(1))), (B, digest(Step(2)))]);
+    assert_eq!(majority(&digests), digest(Step(1)));
+    let digests = BTreeMap::from([(A, digest(Step(1))), (B, digest(Step(2))), (C, digest(Step(2)))]);
+    assert_eq!(majority(&digests), digest(Step(2)));
 }
 
 #[test]
