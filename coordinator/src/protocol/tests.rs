@@ -1,5 +1,6 @@
 //! The protocol against scripted and random workers.
 
+use super::boundary::majority;
 use super::*;
 use crate::plan::Length;
 use proptest::prelude::*;

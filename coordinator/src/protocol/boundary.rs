@@ -1,0 +1,177 @@
+//! What happens between two steps: comparing replicas, validation, checkpoints, the end; and a user's wish to stop.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use carousel_proto::digest::Digest;
+use carousel_proto::{Step, Term, WorkerId};
+
+use super::{Action, Ending, ExpelReason, Machine, Phase, Scope, Task};
+
+impl Machine {
+    pub(super) fn start_checkpoint(&mut self, actions: &mut Vec<Action>) {
+        if self.checkpointed == Some(self.step) {
+            self.tasks.pop_front();
+            return self.advance(actions);
+        }
+        if !self.replica_at_hand {
+            return self.fetch_replica(actions);
+        }
+        self.phase = Phase::WritingCheckpoint;
+        actions.push(Action::WriteCheckpoint { step: self.step });
+    }
+
+    pub(super) fn checkpoint_written(&mut self, step: Step, actions: &mut Vec<Action>) {
+        if self.phase != Phase::WritingCheckpoint || step != self.step {
+            return;
+        }
+        self.checkpointed = Some(step);
+        self.tasks.pop_front();
+        self.advance(actions);
+    }
+
+    /// A full disk does not end a run; older checkpoints remain, and the next one may find room.
+    pub(super) fn checkpoint_failed(&mut self, step: Step, actions: &mut Vec<Action>) {
+        if self.phase == Phase::WritingCheckpoint && step == self.step {
+            self.tasks.pop_front();
+            self.advance(actions);
+        }
+    }
+
+    pub(super) fn start_comparison(&mut self, actions: &mut Vec<Action>) {
+        self.phase = Phase::Comparing { digests: BTreeMap::new() };
+        self.waiting_since = self.now;
+        actions.extend(self.active().map(|worker| Action::AskDigest { worker, step: self.step }));
+    }
+
+    pub(super) fn digested(
+        &mut self,
+        worker: WorkerId,
+        step: Step,
+        digest: Digest,
+        actions: &mut Vec<Action>,
+    ) {
+        let active: BTreeSet<WorkerId> = self.active().collect();
+        let Phase::Comparing { digests } = &mut self.phase else { return };
+        if step != self.step || !active.contains(&worker) {
+            return;
+        }
+        digests.insert(worker, digest);
+        if digests.len() < active.len() {
+            return;
+        }
+        let expected = majority(digests);
+        let differing: Vec<(WorkerId, Digest)> =
+            digests.iter().filter(|(_, found)| **found != expected).map(|(w, found)| (*w, *found)).collect();
+        self.reference = Some(expected);
+        self.tasks.pop_front();
+        for (worker, found) in &differing {
+            let reason = ExpelReason::DigestDiffers { step, expected, found: *found };
+            actions.push(Action::Expel { worker: *worker, reason });
+            self.forget(*worker);
+        }
+        if differing.is_empty() { self.advance(actions) } else { self.active_worker_lost(actions) }
+    }
+
+    pub(super) fn start_evaluation(&mut self, scope: Scope, actions: &mut Vec<Action>) {
+        let shares = self.shares();
+        let waiting = shares.iter().filter(|(_, lanes)| !lanes.is_empty()).map(|(w, _)| *w).collect();
+        self.phase = Phase::Evaluating { scope, waiting };
+        for (worker, lanes) in shares {
+            if !lanes.is_empty() {
+                actions.push(Action::Evaluate { worker, term: self.term, scope, lanes });
+            }
+        }
+    }
+
+    pub(super) fn evaluated(
+        &mut self,
+        worker: WorkerId,
+        term: Term,
+        scope: Scope,
+        actions: &mut Vec<Action>,
+    ) {
+        let current = self.term;
+        let Phase::Evaluating { scope: asked, waiting } = &mut self.phase else { return };
+        if term != current || *asked != scope || !waiting.remove(&worker) || !waiting.is_empty() {
+            return;
+        }
+        actions.push(Action::SummarizeEvaluation { step: self.step, scope });
+        self.tasks.pop_front();
+        self.advance(actions);
+    }
+
+    /// Validation comes before the checkpoint, so that a checkpoint knows every validation up to its step.
+    pub(super) fn plan_boundary(&mut self) {
+        let step = self.step.0;
+        // First of all: nothing is evaluated or written from a replica that differs.
+        if self.plan.digest_due(step) {
+            self.tasks.push_back(Task::CompareDigests);
+        }
+        if self.plan.validation_due(step) {
+            self.tasks.push_back(Task::Evaluate(Scope::Scheduled));
+        }
+        if step >= self.plan.last_step() {
+            return self.plan_the_end();
+        }
+        if self.stopping {
+            self.tasks.extend([Task::Checkpoint, Task::Finish(Ending::Interrupted)]);
+        } else if self.plan.checkpoint_due(step) {
+            self.tasks.push_back(Task::Checkpoint);
+        }
+    }
+
+    /// Figures of the end that no schedule asked for leave the state alone: a run that is later extended must go on
+    /// as if it had never ended here.
+    pub(super) fn plan_the_end(&mut self) {
+        self.tasks.push_back(Task::Checkpoint);
+        if self.plan.has_valid && !self.plan.validation_due(self.step.0) {
+            self.tasks.push_back(Task::Evaluate(Scope::FinalValid));
+        }
+        if self.plan.has_test {
+            self.tasks.push_back(Task::Evaluate(Scope::FinalTest));
+        }
+        self.tasks.push_back(Task::Finish(Ending::Complete));
+    }
+
+    pub(super) fn stop_requested(&mut self, actions: &mut Vec<Action>) {
+        if self.stopping {
+            return;
+        }
+        self.stopping = true;
+        match self.phase {
+            // Nobody computes, and a state that could be written is either the seed's or already on disk.
+            Phase::Gathering => self.finish(Ending::Interrupted, actions),
+            Phase::Loading if self.active().next().is_none() => self.finish(Ending::Interrupted, actions),
+            // The step under way is committed first; then `plan_boundary` ends the run.
+            Phase::Computing { .. } | Phase::Reducing | Phase::Acknowledging { .. } => {}
+            _ => self.stop_after_pending_tasks(),
+        }
+    }
+
+    pub(super) fn stop_after_pending_tasks(&mut self) {
+        if self.tasks.iter().any(|t| matches!(t, Task::Finish(_))) {
+            return;
+        }
+        if !self.nothing_to_save() {
+            self.tasks.push_back(Task::Checkpoint);
+        }
+        self.tasks.push_back(Task::Finish(Ending::Interrupted));
+    }
+
+    /// The committed state is the seed's, or in a checkpoint already.
+    pub(super) fn nothing_to_save(&self) -> bool {
+        self.step == Step(0) || self.checkpointed == Some(self.step)
+    }
+
+    pub(super) fn finish(&mut self, ending: Ending, actions: &mut Vec<Action>) {
+        self.phase = Phase::Over;
+        actions.push(Action::Finish { ending });
+    }
+}
+
+/// The digest most workers have; of equally frequent ones, that of the worker that has been here longest.
+pub(super) fn majority(digests: &BTreeMap<WorkerId, Digest>) -> Digest {
+    let votes = |digest: &Digest| digests.values().filter(|other| *other == digest).count();
+    // `max_by_key` takes the last of the largest: reversed, that is the first to have joined.
+    *digests.values().rev().max_by_key(|digest| votes(digest)).expect("there is an active worker")
+}
