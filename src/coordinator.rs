@@ -24,10 +24,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let prepared = launch::prepare(&arguments.run, &[])?;
     let listener = launch::listen(arguments.listen)?;
     let address = listener.local_addr().map_err(Failure::failed)?;
-    println!("listening   http://{address}");
     let folder = launch::folder_of(&prepared.run);
     let mut progress = Progress::new(&prepared.run);
-    let result = launch::coordinator(prepared.run, listener).run(&mut progress);
+    let coordinator = launch::coordinator(prepared.run, listener)?;
+    println!("listening   http://{address}");
+    let result = coordinator.run(&mut progress);
     progress.finish();
     launch::conclude(result, folder.path())
 }

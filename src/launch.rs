@@ -220,9 +220,12 @@ fn replica_layout(config: &Config, model: &ModelConfig) -> Result<ReplicaLayout,
     })
 }
 
-/// A coordinator for a prepared run.
-pub(crate) fn coordinator(run: Run, listener: TcpListener) -> Coordinator {
-    Coordinator::new(run, listener)
+/// A coordinator for a prepared run. Its folder is made here, before any process is started.
+pub(crate) fn coordinator(run: Run, listener: TcpListener) -> Result<Coordinator, Failure> {
+    Coordinator::new(run, listener).map_err(|error| match error {
+        RunError::Io { .. } => Failure::bad_input(error),
+        _ => error.into(),
+    })
 }
 
 /// The folder of a run as a user would name it again.

@@ -34,7 +34,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let address = listener.local_addr().map_err(Failure::failed)?;
     let folder = prepared.run.folder.clone();
     let mut progress = Progress::new(&prepared.run);
-    let coordinator = launch::coordinator(prepared.run, listener);
+    let coordinator = launch::coordinator(prepared.run, listener)?;
     let workers = Workers::start(&prepared.config, address, coordinator.control())?;
     let result = coordinator.run(&mut progress);
     progress.finish();

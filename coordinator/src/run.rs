@@ -132,10 +132,10 @@ pub struct Summary {
     pub test: Option<Evaluated>,
 }
 
-/// A run about to be made.
-#[derive(Debug)]
+/// A run about to be made: its folder is there, its port is open, nobody has been asked to work yet.
 pub struct Coordinator {
     run: Run,
+    opened: Opened,
     listener: TcpListener,
     notices: (mpsc::Sender<Notice>, mpsc::Receiver<Notice>),
 }
@@ -154,10 +154,13 @@ impl Control {
 }
 
 impl Coordinator {
-    /// A run that will be served on `listener`.
-    #[must_use]
-    pub fn new(run: Run, listener: TcpListener) -> Self {
-        Self { run, listener, notices: mpsc::channel(64) }
+    /// Makes or opens the run's folder; the run will be served on `listener`.
+    ///
+    /// # Errors
+    /// When the folder cannot be made or its files cannot be opened; of a new run nothing is left behind then.
+    pub fn new(run: Run, listener: TcpListener) -> Result<Self, RunError> {
+        let opened = open(&run)?;
+        Ok(Self { run, opened, listener, notices: mpsc::channel(64) })
     }
 
     /// A handle for other threads.
@@ -169,10 +172,9 @@ impl Coordinator {
     /// Makes the run. Ctrl-C and SIGTERM end it in good order, a second one at once.
     ///
     /// # Errors
-    /// When it cannot be started or does not end in good order.
+    /// When it cannot be served or does not end in good order.
     pub fn run(self, observer: &mut dyn Observer) -> Result<Summary, RunError> {
-        let (sender, mut receiver) = self.notices;
-        let opened = open(&self.run)?;
+        let ((sender, mut receiver), opened) = (self.notices, self.opened);
         let limits = Arc::new(limits(&self.run));
         let tokens = Arc::new(self.run.tokens);
         let service = Service {

@@ -117,3 +117,11 @@ fn bench_measures_a_model_and_refuses_what_it_does_not_know() {
     assert!(shop.refused(&["bench", "--lanes", "21"]).contains("at most the 20 streams"));
     assert!(shop.refused(&["bench", "--cell", "lstn"]).contains("lstn"));
 }
+
+#[test]
+fn a_folder_that_cannot_be_made_is_named_and_nothing_is_started() {
+    let shop = Workshop::new();
+    // A file where a folder is needed refuses even a superuser, whom a read-only folder would not.
+    let message = shop.refused(&["train", "run.toml", "--run", "text.txt/run"]);
+    assert!(message.contains("text.txt"), "{message}");
+}
