@@ -50,6 +50,9 @@ impl Machine {
         digest: Digest,
         actions: &mut Vec<Action>,
     ) {
+        if let Some(silent) = &mut self.probed {
+            silent.remove(&worker);
+        }
         let active: BTreeSet<WorkerId> = self.active().collect();
         let Phase::Comparing { digests } = &mut self.phase else { return };
         if step != self.step || !active.contains(&worker) {

@@ -1,9 +1,12 @@
 //! Who takes part: joining, loading a replica, leaving, being lost, being too late. Every change begins a new term.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use carousel_proto::digest::Digest;
 use carousel_proto::{Step, WorkerId};
 
-use super::{Action, Ending, ExpelReason, Machine, Phase, Standing};
+use super::{Action, Ending, Exchange, ExpelReason, Machine, Phase, Standing};
 
 impl Machine {
     pub(super) fn joined(&mut self, worker: WorkerId, actions: &mut Vec<Action>) {
@@ -141,27 +144,56 @@ impl Machine {
         self.advance(actions);
     }
 
-    /// Expels who keeps the others waiting beyond the deadline. When that is everybody it is rather this machine that
-    /// was held up: then only after ten times as long.
+    /// Time has passed: who keeps the others waiting beyond the deadline is left behind. When that is everybody there
+    /// is nobody to go on with, and the coordinator rather was held up itself: it waits.
     pub(super) fn look_at_the_clock(&mut self, actions: &mut Vec<Action>) {
-        let overdue: Vec<WorkerId> = match &self.phase {
-            // Without its partial sums nobody's slice can be reduced: who has not reported is the one to blame.
-            Phase::Computing { reports, .. } if !reports.is_empty() => reports.iter().copied().collect(),
-            Phase::Computing { slices, .. } => slices.iter().copied().collect(),
-            Phase::Acknowledging { waiting } => waiting.iter().copied().collect(),
-            Phase::Comparing { digests } => self.active().filter(|w| !digests.contains_key(w)).collect(),
-            _ => return,
-        };
         let waited = self.now.saturating_sub(self.waiting_since);
-        let everybody = overdue.len() == self.active().count();
-        let deadline = self.patience.deadline() * if everybody { 10 } else { 1 };
-        if waited <= deadline {
+        if waited <= self.patience.deadline() {
             return;
         }
-        for worker in &overdue {
-            actions.push(Action::Expel { worker: *worker, reason: ExpelReason::Overdue { waited } });
-            self.forget(*worker);
+        match &self.phase {
+            Phase::Computing { reports, .. } if !reports.is_empty() => {
+                let late = reports.iter().copied().collect();
+                self.leave_behind(late, waited, actions);
+            }
+            Phase::Comparing { digests } => {
+                let late = self.active().filter(|worker| !digests.contains_key(worker)).collect();
+                self.leave_behind(late, waited, actions);
+            }
+            Phase::Acknowledging { waiting } if self.exchange == Exchange::Star => {
+                let late = waiting.iter().copied().collect();
+                self.leave_behind(late, waited, actions);
+            }
+            // In a mesh one silent worker keeps everybody from a whole gradient: those who wait for it are asked, too,
+            // and answer.
+            Phase::Computing { .. } | Phase::Acknowledging { .. } => self.probe(waited, actions),
+            _ => {}
+        }
+    }
+
+    fn leave_behind(&mut self, late: Vec<WorkerId>, waited: Duration, actions: &mut Vec<Action>) {
+        if late.is_empty() || late.len() == self.active().count() {
+            return;
+        }
+        for worker in late {
+            actions.push(Action::Expel { worker, reason: ExpelReason::Overdue { waited } });
+            self.forget(worker);
         }
         self.active_worker_lost(actions);
+    }
+
+    /// Asks everybody for a sign of life, and a deadline later leaves those behind who gave none. When all did, what is
+    /// missing was lost on the way: the step is run again.
+    fn probe(&mut self, waited: Duration, actions: &mut Vec<Action>) {
+        self.waiting_since = self.now;
+        match self.probed.take() {
+            None => {
+                let asked: BTreeSet<WorkerId> = self.active().collect();
+                actions.extend(asked.iter().map(|&worker| Action::AskDigest { worker, step: self.step }));
+                self.probed = Some(asked);
+            }
+            Some(silent) if silent.is_empty() => self.active_worker_lost(actions),
+            Some(silent) => self.leave_behind(silent.into_iter().collect(), waited, actions),
+        }
     }
 }

@@ -137,6 +137,8 @@ pub(crate) struct Machine {
     /// Who has asked to leave and goes at the next boundary.
     leaving: BTreeSet<WorkerId>,
     patience: Patience,
+    /// Mesh: who was asked for a sign of life and has not given one yet.
+    probed: Option<BTreeSet<WorkerId>>,
     /// The time of the event being handled; of the step's assignment; and since when the phase has waited.
     now: Duration,
     assigned_at: Duration,
@@ -169,6 +171,7 @@ impl Machine {
             acknowledged: BTreeSet::new(),
             leaving: BTreeSet::new(),
             patience: Patience::default(),
+            probed: None,
             now: Duration::ZERO,
             assigned_at: Duration::ZERO,
             waiting_since: Duration::ZERO,

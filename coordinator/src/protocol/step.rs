@@ -33,6 +33,7 @@ impl Machine {
         self.lanes_of = shares.into_iter().collect();
         self.carries_moved = false;
         self.acknowledged.clear();
+        self.probed = None;
         let slices = match self.exchange {
             Exchange::Star => BTreeSet::new(),
             Exchange::Mesh => self.active().collect(),

@@ -281,11 +281,54 @@ fn who_keeps_the_others_waiting_is_expelled_and_the_step_is_run_again() {
 }
 
 #[test]
-fn when_everybody_is_late_it_is_rather_the_coordinator_that_was_held_up() {
+fn when_everybody_is_late_nobody_is_left_behind() {
+    for exchange in [Exchange::Star, Exchange::Mesh] {
+        let mut cluster = started(&[A, B], exchange);
+        cluster.now = Duration::from_secs(500);
+        cluster.handle(Event::Tick);
+        assert!(!is_expelled(&cluster, A) && !is_expelled(&cluster, B));
+        cluster.run();
+        assert_eq!(cluster.history(), quiet_history());
+    }
+}
+
+/// A mesh in which both have reported but no slice is reduced: somebody's partial sums are missing.
+fn waiting_for_slices() -> (Cluster, Term) {
     let mut cluster = started(&[A, B], Exchange::Mesh);
-    cluster.now = Duration::from_secs(5);
+    cluster.inbox.clear();
+    let (term, step) = (cluster.machine.term(), Step(2));
+    [A, B].into_iter().for_each(|worker| cluster.handle(Event::Reported { worker, term, step }));
+    cluster.now = Duration::from_secs(2);
+    cluster.handle(Event::Tick);
+    for worker in [A, B] {
+        assert!(cluster.log.contains(&Action::AskDigest { worker, step: Step(1) }), "everybody is asked");
+    }
+    cluster.inbox.clear();
+    (cluster, term)
+}
+
+#[test]
+fn a_silent_peer_is_told_from_those_who_wait_for_it() {
+    let (mut cluster, _) = waiting_for_slices();
+    cluster.present.remove(&B);
+    cluster.handle(Event::Digested { worker: A, step: Step(1), digest: digest(Step(1)) });
+    cluster.now = Duration::from_secs(4);
+    cluster.handle(Event::Tick);
+    assert!(is_expelled(&cluster, B) && !is_expelled(&cluster, A));
+    cluster.run();
+    assert_eq!(cluster.history(), quiet_history());
+}
+
+#[test]
+fn when_all_are_alive_what_was_lost_on_the_way_is_made_again() {
+    let (mut cluster, term) = waiting_for_slices();
+    for worker in [A, B] {
+        cluster.handle(Event::Digested { worker, step: Step(1), digest: digest(Step(1)) });
+    }
+    cluster.now = Duration::from_secs(4);
     cluster.handle(Event::Tick);
     assert!(!is_expelled(&cluster, A) && !is_expelled(&cluster, B));
+    assert_eq!(cluster.machine.term(), term.next(), "the same step in a new term");
     cluster.run();
     assert_eq!(cluster.history(), quiet_history());
 }
