@@ -191,6 +191,7 @@ impl Team {
                 // the job before the claim's counter, and keeps it alive until then.
                 if let Some(job) = unsafe { *self.job.get() } {
                     let of = (share.start.load(Ordering::Relaxed), share.end.load(Ordering::Relaxed));
+                    // SAFETY: as above: the job is alive until `_done` is dropped.
                     unsafe { (*job)(member, chunk, (of.0 as usize, of.1 as usize)) };
                 }
             }

@@ -237,6 +237,20 @@ fn naive_softmax(logits: &[f32]) -> (f32, f64) {
     (max, (pair(0) + pair(2)) + (pair(1) + pair(3)))
 }
 
+/// Turns one row of logits into its gradient; returns the loss.
+fn naive_row(row: &mut [f32], target: u32, scale: f64) -> f64 {
+    let (max, sum) = naive_softmax(row);
+    if target == IGNORED_TARGET {
+        row.fill(0.0);
+        return 0.0;
+    }
+    let nats = libm::log(sum) - (f64::from(row[target as usize]) - f64::from(max));
+    let factor = (scale / sum) as f32;
+    row.iter_mut().for_each(|x| *x = exp(*x - max) * factor);
+    row[target as usize] -= scale as f32;
+    nats
+}
+
 #[test]
 fn softmax_and_its_gradients_equal_the_naive_loops() {
     everywhere(15, |ctx, mut draw, name| {
@@ -259,16 +273,8 @@ fn softmax_and_its_gradients_equal_the_naive_loops() {
         let mut losses = vec![RowLoss::default(); rows];
         row_losses(ctx, logits.view(), &targets, scale, &mut losses);
         for ((row, loss), &target) in expected.chunks_exact_mut(v).zip(&losses).zip(&targets) {
-            let (max, sum) = naive_softmax(row);
-            let ignored = target == IGNORED_TARGET;
-            let logit = |j: u32| f64::from(row[j as usize]) - f64::from(max);
-            let nats = if ignored { 0.0 } else { libm::log(sum) - logit(target) };
+            let nats = naive_row(row, target, scale);
             assert_eq!(loss.loss.to_bits(), nats.to_bits(), "{name}: loss");
-            let factor = if ignored { 0.0 } else { (scale / sum) as f32 };
-            row.iter_mut().for_each(|x| *x = exp(*x - max) * factor);
-            if !ignored {
-                row[target as usize] -= scale as f32;
-            }
         }
         let mut packed = PackedRight::default();
         pack_right(ctx, lanes, hidden.view(), &mut packed);

@@ -1,6 +1,8 @@
 //! The reference vectors of PyTorch in float64: losses, gradients, norms, carries and weights of consecutive windows.
 
 use crate::support::{Golden, golden_folder};
+use std::ops::Range;
+
 use carousel_model::{
     GradientLayout, Gradients, LaneStreams, LanguageModel, ModelConfig, Optimizer, OptimizerConfig,
     Parameters, Update, Window,
@@ -99,10 +101,7 @@ impl Run {
     fn window(&mut self, golden: &Golden, window: usize, (steps, streams): (usize, usize)) {
         let tokens: Vec<u32> = golden.integers("tokens").iter().map(|&t| t as u32).collect();
         let from = window * steps * streams;
-        // Uneven lanes, one of them alone in its group: the sums must not notice.
-        let lanes = [(0, 2), (2, 1), (3, streams - 3)];
-        let lanes =
-            lanes.map(|(first_stream, streams)| LaneStreams { lane: first_stream, first_stream, streams });
+        let (lanes, groups) = uneven_lanes(streams);
         let window_of = Window {
             seed: 1,
             step: window as u64,
@@ -113,7 +112,7 @@ impl Run {
             step_tokens: (steps * streams) as u64,
         };
         let mut gradients =
-            self.model.gradients(&self.parameters, &window_of, &mut self.carries, &[0..2, 2..3]).unwrap();
+            self.model.gradients(&self.parameters, &window_of, &mut self.carries, &groups).unwrap();
         let loss = gradients.losses.iter().map(|lane| lane.sum).sum::<f64>() / (steps * streams) as f64;
         let name = |what: &str| format!("w{window}.{what}");
         let wanted = golden.floats(&name("loss"))[0];
@@ -167,6 +166,18 @@ impl Run {
             close(&format!("{} after window {window}", tensor.name), found, &wanted, WEIGHT);
         }
     }
+}
+
+/// Lanes of two streams, of one, and of the rest, the first two in a group of their own: the sums must not notice.
+fn uneven_lanes(streams: usize) -> (Vec<LaneStreams>, Vec<Range<usize>>) {
+    let bounds = [0, 2, 3, streams].map(|bound| bound.min(streams));
+    let lanes = bounds.windows(2).enumerate().filter(|(_, pair)| pair[0] < pair[1]);
+    let lanes: Vec<LaneStreams> = lanes
+        .map(|(lane, pair)| LaneStreams { lane, first_stream: pair[0], streams: pair[1] - pair[0] })
+        .collect();
+    let mut groups = vec![0..lanes.len().min(2), lanes.len().min(2)..lanes.len()];
+    groups.retain(|group| !group.is_empty());
+    (lanes, groups)
 }
 
 /// Within `tolerance` of the largest absolute value expected.

@@ -6,7 +6,7 @@ use carousel_model::{
 
 use crate::support::{Golden, golden_folder};
 
-/// A model of exactly the reference's forty parameters, twelve of them embedding rows.
+/// A model of forty parameters, twelve of them embedding rows.
 fn forty() -> ModelConfig {
     ModelConfig {
         cell: Cell::RnnTanh,
@@ -22,26 +22,35 @@ fn forty() -> ModelConfig {
 
 const ADAM: OptimizerConfig = OptimizerConfig::Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
 
-/// Follows a file's trajectory; its weight decay is added to the gradients here.
+/// Follows a file's trajectory with a model of at least its parameters, the rest zero; its weight decay is added to the gradients here.
 fn follow(name: &str, kind: OptimizerConfig) {
     let Some(folder) = golden_folder() else { return };
     let golden = Golden::open(&folder.join(format!("optim_{name}.safetensors")));
-    let narrow = |values: Vec<f64>| values.into_iter().map(|x| x as f32).collect::<Vec<_>>();
-    let config = forty();
-    let mut parameters = Parameters::from_flat(&config, narrow(golden.floats("init"))).unwrap();
+    let count = golden.floats("init").len();
+    let config = ModelConfig { vocabulary: count.div_ceil(3), ..forty() };
+    let (layout, rows) = (config.gradient_layout(), (0..config.vocabulary as u32).collect::<Vec<_>>());
+    let padded = |values: &[f64]| {
+        let mut values: Vec<f32> = values.iter().map(|&x| x as f32).collect();
+        values.resize(config.parameter_layout().len(), 0.0);
+        values
+    };
+    let mut parameters = Parameters::from_flat(&config, padded(&golden.floats("init"))).unwrap();
     let mut optimizer = Optimizer::new(kind, &config.parameter_layout()).unwrap();
     let decay = golden.case["weight_decay"].as_f64().unwrap() as f32;
     let rate = golden.case["lr"].as_f64().unwrap() as f32;
     let wanted = golden.floats("params");
-    let rows: Vec<u32> = (0..12).collect();
-    for (step, gradient) in narrow(golden.floats("grads")).chunks_exact(40).enumerate() {
+    for (step, gradient) in golden.floats("grads").chunks_exact(count).enumerate() {
+        let gradient = padded(gradient);
         let decayed = gradient.iter().zip(parameters.as_slice()).map(|(g, w)| g + decay * w);
         // Handed over at four times its size, with the clip scale that takes it back.
         let gradient: Vec<f32> = decayed.map(|g| 4.0 * g).collect();
-        let view = GradientView { dense: &gradient[12..], rows: &rows, row_values: &gradient[..12] };
+        let (row_values, dense) = gradient.split_at(layout.dense_offset);
+        let view = GradientView { dense, rows: &rows, row_values };
         let update = Update { step: step as u64 + 1, learning_rate: rate, scale: 0.25 };
-        optimizer.apply(&mut parameters, &config.gradient_layout(), view, update).unwrap();
-        for (at, (&found, wanted)) in parameters.as_slice().iter().zip(&wanted[40 * step..]).enumerate() {
+        optimizer.apply(&mut parameters, &layout, view, update).unwrap();
+        for (at, (&found, wanted)) in
+            parameters.as_slice().iter().zip(&wanted[count * step..][..count]).enumerate()
+        {
             let off = (f64::from(found) - wanted).abs();
             assert!(off <= 3e-6, "{name}, step {step}, parameter {at}: {found}, expected {wanted}");
         }
