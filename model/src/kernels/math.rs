@@ -2,7 +2,8 @@
 //!
 //! Method: exp by reduction to [-ln 2 / 2, ln 2 / 2] with a two-part ln 2 (Cody and Waite, "Software Manual for the Elementary
 //! Functions", 1980, chapter 6); tanh by an odd polynomial near zero and by exp elsewhere (the same book, chapter 13).
-//! The measured errors stand at each function; `tests/approximations.rs` measures them again over the whole range.
+//! The bounds at each function hold at every 1021st float of the whole range, where the worst seen are 0.99, 1.25 and 2.14 units in the
+//! last place; `tests/model/approximations.rs` measures them again, and has an ignored test over every float.
 
 use super::vector::Vector;
 
