@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use carousel_model::{Gradients, LaneStreams, LanguageModel, ModelError, Partial, Window};
-use carousel_proto::gradient::{Gradient, Parts};
+use carousel_proto::gradient::Gradient;
 use carousel_proto::v1::{
     self, Acknowledge, Assign, Bulk, BulkStart, Commit, DigestReport, Evaluate, EvaluationReport,
     LoadReplica, Ready, Reduced, ReplicaSent, SendReplica, SliceReport, Split, StepReport, WindowReply,
@@ -13,6 +13,7 @@ use carousel_proto::v1::{
 };
 use carousel_proto::{LaneTree, Node, Step, Term, WorkerId};
 
+use crate::contribution::Contribution;
 use crate::exchange::{Exchange, ExchangeError, Outgoing, Peer, PeerContent};
 use crate::intake::{Content, ReducedGradient, Refusal};
 use crate::outbox::{Outbox, SessionOver};
@@ -80,6 +81,7 @@ pub(crate) struct Trainer {
     tokens: TokenClient,
     peers: Peers,
     exchange: Exchange,
+    contribution: Contribution,
     replica: Option<Replica>,
     arriving: Vec<Vec<f32>>,
     given_carries: Option<Vec<f32>>,
@@ -100,6 +102,7 @@ impl Trainer {
             own,
             peers,
             exchange,
+            contribution: Contribution::default(),
             settings,
             model,
             outbox,
@@ -182,7 +185,14 @@ impl Trainer {
             groups(&self.settings, &lanes).into_iter().unzip();
         let window = self.model_window(&tokens, &streams, (assign.step, assign.step_tokens));
         let replica = self.replica.as_ref().ok_or(TrainerError::NoReplica)?;
-        let gradients = self.model.gradients(&replica.parameters, &window, &mut carries, &ranges)?;
+        let gradients = if assign.peers.is_empty() {
+            self.model.gradients(&replica.parameters, &window, &mut carries, &ranges)?
+        } else {
+            let Self { model, exchange, peers, contribution, .. } = self;
+            contribution.take_back(model);
+            let mut give = |part| contribution.give(at, &nodes, (&mut *exchange, &mut *peers), part);
+            model.gradients_by_part(&replica.parameters, &window, (&mut carries, &ranges), &mut give)?
+        };
         self.pending = Some(Pending { at, lanes, carries: Arc::new(carries) });
         Ok((nodes, gradients))
     }
@@ -199,9 +209,11 @@ impl Trainer {
         if assign.peers.is_empty() {
             self.send_partials(at, nodes.into_iter().zip(gradients.partials))?;
         } else {
-            let partials: Vec<_> = nodes.into_iter().zip(gradients.partials.iter().map(parts_of)).collect();
-            let outgoing = self.exchange.contribute(&partials);
-            self.model.recycle(gradients);
+            let mut outgoing = self.contribution.take_outgoing();
+            for (node, partial) in nodes.into_iter().zip(&gradients.partials) {
+                let rows = self.exchange.contribute_rows(node, &partial.rows, &partial.row_values);
+                outgoing.extend(rows);
+            }
             self.hand_out(at, outgoing)?;
         }
         if !lanes.is_empty() {
@@ -230,14 +242,8 @@ impl Trainer {
         let (term, step) = (at.0.0, at.1.0);
         for out in outgoing {
             match out {
-                Outgoing::Partial { to, node, gradient } => {
-                    let (kind, level, index) = (Bulk::Partial.into(), node.level, node.index);
-                    let start = BulkStart { kind, level, index, term, step, ..BulkStart::default() };
-                    self.peers.send(&to, start, &Arc::new(gradient));
-                }
-                Outgoing::Reduced { to, gradient, squares, not_finite } => {
-                    let start = BulkStart { kind: Bulk::Reduced.into(), term, step, ..BulkStart::default() };
-                    to.iter().for_each(|peer| self.peers.send(peer, start.clone(), &gradient));
+                Outgoing::Send { to, content } => self.peers.send(&to, at, &content),
+                Outgoing::Report { squares, not_finite } => {
                     let (dense_squares, row_squares) = (squares.dense, squares.rows);
                     let not_finite = not_finite.map(|offset| offset as u64);
                     let report = SliceReport { term, step, dense_squares, row_squares, not_finite };
@@ -332,7 +338,9 @@ impl Trainer {
         }
         let carries = Arc::try_unwrap(pending.carries).unwrap_or_else(|shared| shared.to_vec());
         let replica = self.replica.as_mut().ok_or(TrainerError::NoReplica)?;
-        Ok(replica.apply(&self.settings, &gradient, commit, carries)?)
+        replica.apply(&self.settings, &gradient, commit, carries)?;
+        self.exchange.recycle(gradient.floats);
+        Ok(())
     }
 
     /// Every window of a split, forward only, from carries of zero; losses are added window after window.
@@ -400,10 +408,6 @@ fn peers_of(assign: &Assign) -> Vec<Peer> {
         lanes: peer.first_lane..peer.first_lane.saturating_add(peer.lanes),
     };
     assign.peers.iter().map(peer).collect()
-}
-
-fn parts_of(partial: &Partial) -> Parts<'_> {
-    Parts { dense: &partial.dense, rows: &partial.rows, row_values: &partial.row_values }
 }
 
 fn lane_losses(lanes: &Range<u32>, losses: &[carousel_model::LaneLoss]) -> Vec<v1::LaneLoss> {
