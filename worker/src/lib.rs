@@ -2,14 +2,18 @@
 //! data, no configuration and no shared disk: everything reaches it over gRPC. It decides nothing about the run.
 
 mod contribution;
+mod deposit;
 mod exchange;
 mod intake;
 mod outbox;
 mod peers;
+pub mod protocol;
+mod pull;
 mod replica;
 mod session;
 mod settings;
 mod tokens;
 mod trainer;
+mod worker;
 
 pub use session::{WorkerError, WorkerOptions, work};

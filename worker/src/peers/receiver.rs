@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use carousel_proto::bulk::{Assembler, BulkError};
 use carousel_proto::gradient::{SEGMENT, TouchedRows};
-use carousel_proto::v1::{Bulk, BulkStart, FromPeer, PeerHello, PushEnd, Segment, from_peer::Message};
+use carousel_proto::v1::{
+    Bulk, BulkStart, FromPeer, PeerHello, PullReply, PullRequest, PushEnd, Segment, from_peer::Message,
+};
 use carousel_proto::{Node, PROTOCOL_VERSION, Step, Term, WorkerId};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::StreamExt;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -46,6 +48,18 @@ impl exchange_server::Exchange for Receiver {
             }
         }
         Ok(Response::new(PushEnd {}))
+    }
+
+    async fn pull(&self, request: Request<PullRequest>) -> Result<Response<PullReply>, Status> {
+        let request = request.into_inner();
+        if request.floats as usize > MAX_MESSAGE_BYTES / 8 {
+            return Err(Status::invalid_argument(format!("{} floats at once are too many", request.floats)));
+        }
+        let (reply, served) = oneshot::channel();
+        let over = |_| Status::unavailable("the session is over");
+        self.mail.send(Mail::Pull { request, reply }).await.map_err(over)?;
+        let part = served.await.map_err(|_| Status::unavailable("the session is over"))?;
+        part.map(Response::new).ok_or_else(|| Status::out_of_range("no such part of a replica of this step"))
     }
 }
 
