@@ -164,6 +164,7 @@ fn training(config: &Config) -> Training {
         clip_norm: (train.clip_norm > 0.0).then_some(train.clip_norm),
         evaluate_every: train.evaluate_every,
         checkpoint_every: train.checkpoint_every,
+        keep_checkpoints: train.keep_checkpoints,
         digest_every: (config.cluster.digest_every > 0).then_some(config.cluster.digest_every),
     }
 }

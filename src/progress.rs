@@ -98,6 +98,15 @@ impl Observer for Progress {
             Report::Unsaved { step, problem } => {
                 self.line(&format!("unsaved     step {step}: {problem}; the run goes on"));
             }
+            Report::Unwritten { file, problem } => {
+                self.line(&format!("unwritten   {file}: {problem}; the run goes on"));
+            }
+            Report::Written { file, lost: 0 } => {
+                self.line(&format!("written     {file}: there is room again, and nothing is missing"));
+            }
+            Report::Written { file, lost } => {
+                self.line(&format!("written     {file}: there is room again; {lost} entries are missing"));
+            }
             Report::Stopping => self.line("stopping    after this step"),
         }
     }

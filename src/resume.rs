@@ -77,11 +77,12 @@ fn first_difference(found: &Table, own: &Table) -> Option<(String, String, Strin
     })
 }
 
-/// Who computes never reaches the weights, nor does what is printed at the end; a length may be raised.
+/// Who computes never reaches the weights, nor does what is kept or what is printed at the end; a length may be raised.
 fn may_differ(key: &str, found: Option<&Value>, own: Option<&Value>) -> bool {
     let raised = matches!(key, "train.epochs" | "train.steps")
         && matches!((found, own), (Some(Value::Integer(found)), Some(Value::Integer(own))) if found >= own);
-    found == own || raised || key.starts_with("cluster.") || key.starts_with("sample.")
+    let elsewhere = key.starts_with("cluster.") || key.starts_with("sample.");
+    found == own || raised || elsewhere || key == "train.keep_checkpoints"
 }
 
 fn flatten(prefix: &str, table: &Table, keys: &mut Vec<(String, Value)>) {
@@ -99,7 +100,7 @@ mod tests {
     use super::*;
 
     fn difference(change: &str) -> Option<String> {
-        let own = "seed = 1\n[train]\nepochs = 5\nlanes = 4\nschedule = { kind = \"plateau\", divide = 4.0 }\n[cluster]\nworkers = 2\n";
+        let own = "seed = 1\n[train]\nepochs = 5\nlanes = 4\nkeep_checkpoints = 3\nschedule = { kind = \"plateau\", divide = 4.0 }\n[cluster]\nworkers = 2\n";
         let (from, to) = change.split_once(" -> ").unwrap();
         assert!(own.contains(from));
         let found: Table = toml::from_str(&own.replace(from, to)).unwrap();
@@ -115,6 +116,7 @@ mod tests {
         assert_eq!(difference("lanes = 4 -> lanes = 8").unwrap(), "train.lanes: 8 / 4");
         assert_eq!(difference("seed = 1 -> seed = 2").unwrap(), "seed: 2 / 1");
         assert_eq!(difference("divide = 4.0 -> divide = 2.0").unwrap(), "train.schedule.divide: 2.0 / 4.0");
+        assert_eq!(difference("keep_checkpoints = 3 -> keep_checkpoints = 0"), None);
         assert_eq!(difference("workers = 2 -> workers = 3"), None, "who computes never reaches the weights");
     }
 }

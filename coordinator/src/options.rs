@@ -66,6 +66,9 @@ pub struct Training {
     pub evaluate_every: Option<u64>,
     /// Steps between checkpoints; `None`: each epoch.
     pub checkpoint_every: Option<u64>,
+    /// How many of the newest whole checkpoints stay, beside the best; 0: all. Not 1: when the newest is damaged, the one
+    /// before it is what is left.
+    pub keep_checkpoints: u64,
     /// Steps between comparisons of the replicas' digests; `None`: never.
     pub digest_every: Option<u64>,
 }

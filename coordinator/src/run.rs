@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use carousel_proto::digest::Digest;
 use carousel_proto::v1::Split;
@@ -13,10 +13,11 @@ use carousel_proto::{Step, Term};
 use tokio::sync::{mpsc, oneshot};
 use tonic::transport::server::{Server, TcpIncoming};
 
-use crate::checkpoint::{CheckpointError, RunFolder};
-use crate::driver::{Driver, Parts, Records, StartState};
+use crate::checkpoint::{CheckpointError, Context, RunFolder, Saved};
+use crate::committed::{CommittedError, CommittedFile};
+use crate::driver::{Books, Driver, Parts, Records, StartState};
 use crate::intake::{Limits, cuts_agree};
-use crate::journal::{Contents, Journal, JournalError, Record};
+use crate::journal::{Journal, JournalError, Record};
 use crate::metrics::Metrics;
 use crate::observer::Observer;
 use crate::options::{Run, Start};
@@ -49,6 +50,9 @@ pub enum RunError {
     /// A checkpoint.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// The committed state that no replica holds.
+    #[error(transparent)]
+    Committed(#[from] CommittedError),
     /// The metrics.
     #[error("metrics: {0}")]
     Metrics(#[source] std::io::Error),
@@ -175,6 +179,13 @@ impl Coordinator {
     /// When it cannot be served or does not end in good order.
     pub fn run(self, observer: &mut dyn Observer) -> Result<Summary, RunError> {
         let ((sender, mut receiver), opened) = (self.notices, self.opened);
+        let (saved_sender, saved) = mpsc::unbounded_channel();
+        let mut records = Records::new(opened.books, move |saved: Saved| {
+            if saved_sender.send(saved).is_err() {
+                tracing::debug!("a checkpoint was made after the run was over");
+            }
+        });
+        records.go_back(opened.machine.step())?;
         let limits = Arc::new(limits(&self.run));
         let tokens = Arc::new(self.run.tokens);
         let service = Service {
@@ -200,7 +211,8 @@ impl Coordinator {
             exchange: self.run.exchange,
             tokens,
             state: opened.state,
-            records: opened.records,
+            records,
+            saved,
             observer,
         };
         let result = Driver::new(parts).run(&mut receiver);
@@ -267,7 +279,7 @@ async fn pass_signals_on(notices: mpsc::Sender<Notice>) {
 struct Opened {
     machine: Machine,
     state: StartState,
-    records: Records,
+    books: Books,
 }
 
 /// Makes or opens the run's folder; of a new run nothing is left behind when that fails.
@@ -285,26 +297,17 @@ fn open(run: &Run) -> Result<Opened, RunError> {
         has_test: run.tokens.split(Split::Test).is_some(),
     };
     assert!(cuts_agree(train.plan()), "corpus and wire contract cut streams into lanes alike");
-    let (step, journal, contents) = match &run.start {
+    let (step, files) = match &run.start {
         Start::New { config_toml, tokenizer_json } => {
             create_folder(&folder, config_toml, tokenizer_json)?;
-            (0, Journal::create(&folder.journal())?, Contents::default())
+            (0, Files::create(&folder, carry_floats(run)).inspect_err(|_| remove(folder.path()))?)
         }
         Start::Resume { checkpoint, config_toml } => {
+            let files = Files::open(&folder, carry_floats(run))?;
             replace(&folder.config(), config_toml)?;
-            let step = checkpoint.state.step;
-            let (journal, contents) = Journal::reopen(&folder.journal(), step)?;
-            (step, journal, contents)
+            (checkpoint.state.step, files)
         }
     };
-    if contents.damaged_bytes > 0 {
-        tracing::warn!(
-            "{}: passed over a damaged tail of {} bytes",
-            folder.journal().display(),
-            contents.damaged_bytes
-        );
-    }
-    let term = Term(contents.records.last().map_or(0, |r| r.term) + 1);
     let (origin, state) = start_state(run);
     let summary = Summary {
         ending: Ending::Complete,
@@ -316,18 +319,22 @@ fn open(run: &Run) -> Result<Opened, RunError> {
         valid: None,
         test: None,
     };
-    let metrics = Metrics::open(folder.path(), step).map_err(RunError::Metrics)?;
-    let records = Records {
+    let tokens_per_epoch = (0..train.windows()).map(|window| train.tokens_in_window(window)).sum();
+    let books = Books {
+        metrics: Metrics::open(folder.path(), step).map_err(RunError::Metrics)?,
+        context: Context {
+            layout: run.layout.clone(),
+            plan: plan.clone(),
+            data_digest: run.tokens.digest(),
+            tokens_per_epoch,
+        },
         folder,
-        plan: plan.clone(),
-        layout: run.layout.clone(),
-        data_digest: run.tokens.digest(),
-        journal,
-        earlier: contents.records.into_iter().filter(|r| r.step > step).map(|r| (r.step, r)).collect(),
-        metrics,
-        last_commit: Instant::now(),
+        journal: files.journal,
+        committed: files.committed,
+        keep: run.training.keep_checkpoints,
         summary,
     };
+    let term = Term(files.highest_term + 1);
     let start = protocol::Start {
         exchange: run.exchange,
         workers_to_start: run.workers,
@@ -335,13 +342,51 @@ fn open(run: &Run) -> Result<Opened, RunError> {
         step: Step(step),
         origin,
     };
-    Ok(Opened { machine: Machine::new(plan, start), state, records })
+    Ok(Opened { machine: Machine::new(plan, start), state, books })
+}
+
+/// The files that only one coordinator at a time may have open.
+struct Files {
+    journal: Journal,
+    committed: CommittedFile,
+    /// The highest term that was ever handed out.
+    highest_term: u64,
+}
+
+impl Files {
+    fn create(folder: &RunFolder, carry_floats: usize) -> Result<Self, RunError> {
+        let journal = Journal::create(&folder.journal())?;
+        let committed = CommittedFile::create(&folder.committed(), carry_floats)?;
+        Ok(Self { journal, committed, highest_term: 0 })
+    }
+
+    /// The journal first: it has the lock.
+    fn open(folder: &RunFolder, carry_floats: usize) -> Result<Self, RunError> {
+        let (journal, contents) = Journal::open(&folder.journal())?;
+        if contents.damaged_bytes > 0 {
+            let (path, bytes) = (folder.journal(), contents.damaged_bytes);
+            tracing::warn!("{}: passed over a damaged tail of {bytes} bytes", path.display());
+        }
+        let (committed, saved) = match CommittedFile::open(&folder.committed(), carry_floats) {
+            Ok(opened) => opened,
+            Err(error) => {
+                tracing::warn!("{error}; made anew");
+                (CommittedFile::create(&folder.committed(), carry_floats)?, None)
+            }
+        };
+        let highest_term = saved.map_or(0, |saved| saved.term).max(contents.term());
+        Ok(Self { journal, committed, highest_term })
+    }
+}
+
+fn carry_floats(run: &Run) -> usize {
+    run.settings.streams as usize * run.layout.carry_floats()
 }
 
 fn start_state(run: &Run) -> (Origin, StartState) {
     match &run.start {
         Start::New { .. } => {
-            let carries = vec![0.0; run.settings.streams as usize * run.layout.carry_floats()];
+            let carries = vec![0.0; carry_floats(run)];
             (Origin::Seed, StartState { schedule: ScheduleState::new(), carries, replica: None })
         }
         Start::Resume { checkpoint, .. } => {
@@ -374,11 +419,13 @@ fn create_folder(folder: &RunFolder, config_toml: &str, tokenizer_json: &str) ->
         replace(&folder.tokenizer(), tokenizer_json)?;
         replace(&folder.config(), config_toml)
     };
-    fill().inspect_err(|_| {
-        if let Err(error) = fs::remove_dir_all(path) {
-            tracing::warn!("{}: {error}", path.display());
-        }
-    })
+    fill().inspect_err(|_| remove(path))
+}
+
+fn remove(folder: &Path) {
+    if let Err(error) = fs::remove_dir_all(folder) {
+        tracing::warn!("{}: {error}", folder.display());
+    }
 }
 
 /// Writes a small file durably: beside, fsync, rename.

@@ -15,7 +15,9 @@ use carousel_proto::v1::{self, Split};
 use carousel_proto::{Step, Term, WorkerId};
 use tokio::sync::mpsc;
 
-use crate::checkpoint::CheckpointError;
+use crate::append::{Change, News};
+use crate::checkpoint::{CheckpointError, Saved};
+use crate::committed::Committed;
 use crate::intake::{Content, Limits};
 use crate::observer::{Observer, Report};
 use crate::protocol::{Action, Ending, Event, Exchange, ExpelReason, Machine, Scope};
@@ -25,7 +27,7 @@ use crate::schedule::{Position, ScheduleState};
 use crate::server::Notice;
 use crate::tokens::TokenSource;
 use evaluation::Evaluation;
-pub(crate) use records::Records;
+pub(crate) use records::{Books, Records};
 use roster::Roster;
 use step::StepWork;
 
@@ -40,6 +42,8 @@ pub(crate) struct Parts<'a> {
     pub tokens: Arc<TokenSource>,
     pub state: StartState,
     pub records: Records,
+    /// What became of the checkpoints that were begun.
+    pub saved: mpsc::UnboundedReceiver<Saved>,
     pub observer: &'a mut dyn Observer,
 }
 
@@ -71,6 +75,7 @@ pub(crate) struct Driver<'a> {
     step: StepWork,
     evaluation: Evaluation,
     records: Records,
+    saved: mpsc::UnboundedReceiver<Saved>,
     observer: &'a mut dyn Observer,
     events: VecDeque<Event>,
     /// Why the latest checkpoint is not there.
@@ -97,6 +102,7 @@ impl<'a> Driver<'a> {
             replica: parts.state.replica,
             arriving: BTreeMap::new(),
             records: parts.records,
+            saved: parts.saved,
             observer: parts.observer,
             events: VecDeque::new(),
             ended: None,
@@ -112,21 +118,23 @@ impl<'a> Driver<'a> {
         };
         self.roster.dismiss_all(&reason);
         self.records.flush()?;
+        self.tell_news();
         result
     }
 
     fn work(&mut self, notices: &mut mpsc::Receiver<Notice>) -> Result<Summary, RunError> {
         while self.ended.is_none() {
-            let next = async { tokio::time::timeout(TICK, notices.recv()).await };
-            match self.runtime.block_on(next) {
-                Ok(notice) => self.take(notice.expect("the driver's owner keeps a sender"))?,
-                Err(_) => self.events.push_back(Event::Tick),
+            match self.runtime.clone().block_on(wake(notices, &mut self.saved)) {
+                Wake::Notice(notice) => self.take(notice)?,
+                Wake::Saved(saved) => self.checkpoint_saved(saved),
+                Wake::Tick => self.events.push_back(Event::Tick),
             }
             while let Some(event) = self.events.pop_front() {
                 for action in self.machine.handle(self.began.elapsed(), event) {
                     self.perform(action)?;
                 }
             }
+            self.tell_news();
         }
         let ending = self.ended.expect("the loop ends with an ending");
         if ending == Ending::EveryReplicaLost {
@@ -138,6 +146,16 @@ impl<'a> Driver<'a> {
         match self.unsaved.take() {
             Some(error) => Err(error.into()),
             None => Ok(self.records.summary(ending, self.machine.step().0)),
+        }
+    }
+
+    /// Says of each file once that it takes nothing, and once that it does again.
+    fn tell_news(&mut self) {
+        for News { file, change } in self.records.news() {
+            self.observer.observe(match &change {
+                Change::Fails(problem) => Report::Unwritten { file, problem },
+                Change::Recovered { lost } => Report::Written { file, lost: *lost },
+            });
         }
     }
 
@@ -247,6 +265,7 @@ impl<'a> Driver<'a> {
             Action::Waiting { joined, needed } => self.observer.observe(Report::Waiting { joined, needed }),
             Action::Load { worker, step } => self.roster.load(worker, step, self.replica.as_ref()),
             Action::Begin { term, step, shares } => {
+                self.records.begin_term(term)?;
                 let owners = shares.iter().map(|(worker, _)| *worker).collect();
                 self.step.begin((term, step), self.exchange, owners);
                 self.roster.begin(&shares, self.exchange);
@@ -262,18 +281,19 @@ impl<'a> Driver<'a> {
             }
             Action::Commit { term, step } => self.commit(term, step)?,
             Action::Evaluate { worker, term, scope, lanes } => {
+                self.records.begin_term(term)?;
                 let split = split_of(scope);
                 self.evaluation.begin(term, scope, split);
                 self.evaluation.assign(worker, lanes.clone());
                 let windows = self.tokens.split(split).map_or(0, crate::tokens::SplitTokens::windows);
                 self.roster.evaluate(worker, term, split, (lanes, windows));
             }
-            Action::SummarizeEvaluation { step, scope } => self.summarize(step, scope)?,
+            Action::SummarizeEvaluation { step, scope } => self.summarize(step, scope),
             Action::FetchReplica { worker, step } => {
                 self.arriving.clear();
                 self.roster.send_replica(worker, step);
             }
-            Action::WriteCheckpoint { step } => self.write_checkpoint(step)?,
+            Action::WriteCheckpoint { step } => self.write_checkpoint(step),
             Action::AskDigest { worker, .. } => self.roster.ask_digest(worker),
             Action::Release { worker } => self.part_from(worker, "it asked to leave", false),
             Action::Expel { worker, reason } => {
@@ -317,53 +337,90 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
+    /// Journal and committed state first: what workers are told to apply is known to whoever starts the coordinator again.
     fn commit(&mut self, term: Term, step: Step) -> Result<(), RunError> {
+        let workers = self.machine.active().count();
+        let metrics = self.records.commit((term, step), self.step.result(), workers)?;
+        self.step.take_carries(&mut self.carries);
+        self.save_committed(term, step);
         let result = self.step.result();
         self.roster.commit((term, step), result.clip_scale, result.learning_rate);
         self.replica = None;
-        self.step.take_carries(&mut self.carries);
-        let workers = self.machine.active().count();
-        let metrics = self.records.commit((term, step), self.step.result(), workers)?;
         self.observer.observe(Report::Step(&metrics));
         Ok(())
     }
 
-    fn summarize(&mut self, step: Step, scope: Scope) -> Result<(), RunError> {
+    fn save_committed(&mut self, term: Term, step: Step) {
+        let committed = Committed {
+            term: term.0,
+            step: step.0,
+            record: self.records.last_record().cloned(),
+            schedule: self.schedule.clone(),
+            validation: self.records.validation_of(step),
+            step_ms: Vec::new(),
+            carries: (&self.carries).into(),
+        };
+        self.records.save(&committed);
+    }
+
+    fn summarize(&mut self, step: Step, scope: Scope) {
         let (tokens, loss) = self.evaluation.mean();
         let seconds = self.evaluation.seconds();
         if scope == Scope::FinalTest {
-            let metrics = self.records.test(step, (tokens, loss), seconds)?;
+            let metrics = self.records.test(step, (tokens, loss), seconds);
             self.observer.observe(Report::Test(&metrics));
-            return Ok(());
+            return;
         }
         let best = if scope == Scope::Scheduled { self.schedule.validated(loss) } else { false };
-        let metrics = self.records.valid(step, (tokens, loss), seconds)?;
+        let metrics = self.records.valid((step, scope), (tokens, loss), seconds);
+        self.save_committed(self.records.term(), step);
         self.observer.observe(Report::Valid { metrics: &metrics, best });
-        Ok(())
     }
 
-    fn write_checkpoint(&mut self, step: Step) -> Result<(), RunError> {
+    fn write_checkpoint(&mut self, step: Step) {
         let sections = self.replica.clone().expect("a checkpoint is written when the replica is at hand");
         let snapshot = crate::checkpoint::Snapshot {
             step: step.0,
             schedule: self.schedule.clone(),
             sections,
             carries: self.carries.clone(),
+            valid_loss: self.records.validation_of(step),
         };
-        let (path, digest) = match self.records.checkpoint(&snapshot) {
-            Ok(written) => written,
-            Err(RunError::Checkpoint(error)) => {
+        if let Err(error) = self.records.begin_checkpoint(snapshot) {
+            self.checkpoint_saved(Saved { step: step.0, result: Err(error) });
+        }
+    }
+
+    fn checkpoint_saved(&mut self, saved: Saved) {
+        self.records.saved(&saved);
+        let step = Step(saved.step);
+        match saved.result {
+            Ok((path, digest)) => {
+                self.unsaved = None;
+                self.observer.observe(Report::Checkpoint { step: step.0, path: &path, digest });
+                self.events.push_back(Event::CheckpointWritten { step });
+            }
+            Err(error) => {
                 self.observer.observe(Report::Unsaved { step: step.0, problem: &error });
                 self.unsaved = Some(error);
                 self.events.push_back(Event::CheckpointFailed { step });
-                return Ok(());
             }
-            Err(error) => return Err(error),
-        };
-        self.unsaved = None;
-        self.observer.observe(Report::Checkpoint { step: step.0, path: &path, digest });
-        self.events.push_back(Event::CheckpointWritten { step });
-        Ok(())
+        }
+    }
+}
+
+/// What the driver wakes up for.
+enum Wake {
+    Notice(Notice),
+    Saved(Saved),
+    Tick,
+}
+
+async fn wake(notices: &mut mpsc::Receiver<Notice>, saved: &mut mpsc::UnboundedReceiver<Saved>) -> Wake {
+    tokio::select! {
+        notice = notices.recv() => Wake::Notice(notice.expect("the driver's owner keeps a sender")),
+        saved = saved.recv() => Wake::Saved(saved.expect("the saver, which has the sender, lives in the records")),
+        () = tokio::time::sleep(TICK) => Wake::Tick,
     }
 }
 
