@@ -1,13 +1,16 @@
 //! The coordinator: owns a run. Membership, lane assignment, the commit protocol, the central clip, journal, checkpoints
 //! and metrics. It computes no model: weights and optimizer states are bytes to it, held by the workers.
 
+mod append;
 pub mod checkpoint;
+mod committed;
 mod deposit;
 mod driver;
 mod intake;
 mod journal;
 mod metrics;
 mod observer;
+mod open;
 mod options;
 mod plan;
 pub mod protocol;
@@ -16,10 +19,12 @@ mod run;
 mod run_id;
 mod schedule;
 mod server;
+mod storage;
 mod tensorboard;
 mod tokens;
 pub mod verify;
 
+pub use committed::{CommittedError, SlotFault};
 pub use journal::{JournalError, Record};
 pub use metrics::{StepMetrics, TestMetrics, ValidMetrics};
 pub use observer::{Observer, Report};

@@ -6,6 +6,7 @@ mod architecture;
 mod cluster;
 mod command_line;
 mod data;
+mod durability;
 mod faults;
 mod formats;
 mod program;
