@@ -5,6 +5,7 @@ mod append;
 pub mod checkpoint;
 mod committed;
 mod driver;
+mod files;
 mod intake;
 mod journal;
 mod metrics;

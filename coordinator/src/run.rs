@@ -14,10 +14,11 @@ use tokio::sync::{mpsc, oneshot};
 use tonic::transport::server::{Server, TcpIncoming};
 
 use crate::checkpoint::{CheckpointError, Context, RunFolder, Saved};
-use crate::committed::{CommittedError, CommittedFile};
+use crate::committed::CommittedError;
 use crate::driver::{Books, Driver, Parts, Records, StartState};
+use crate::files::Files;
 use crate::intake::{Limits, cuts_agree};
-use crate::journal::{Journal, JournalError, Record};
+use crate::journal::{JournalError, Record};
 use crate::metrics::Metrics;
 use crate::observer::Observer;
 use crate::options::{Run, Start};
@@ -308,6 +309,7 @@ fn open(run: &Run) -> Result<Opened, RunError> {
             (checkpoint.state.step, files)
         }
     };
+    let term = Term(files.highest_term() + 1);
     let (origin, state) = start_state(run);
     let summary = Summary {
         ending: Ending::Complete,
@@ -334,7 +336,6 @@ fn open(run: &Run) -> Result<Opened, RunError> {
         keep: run.training.keep_checkpoints,
         summary,
     };
-    let term = Term(files.highest_term + 1);
     let start = protocol::Start {
         exchange: run.exchange,
         workers_to_start: run.workers,
@@ -343,40 +344,6 @@ fn open(run: &Run) -> Result<Opened, RunError> {
         origin,
     };
     Ok(Opened { machine: Machine::new(plan, start), state, books })
-}
-
-/// The files that only one coordinator at a time may have open.
-struct Files {
-    journal: Journal,
-    committed: CommittedFile,
-    /// The highest term that was ever handed out.
-    highest_term: u64,
-}
-
-impl Files {
-    fn create(folder: &RunFolder, carry_floats: usize) -> Result<Self, RunError> {
-        let journal = Journal::create(&folder.journal())?;
-        let committed = CommittedFile::create(&folder.committed(), carry_floats)?;
-        Ok(Self { journal, committed, highest_term: 0 })
-    }
-
-    /// The journal first: it has the lock.
-    fn open(folder: &RunFolder, carry_floats: usize) -> Result<Self, RunError> {
-        let (journal, contents) = Journal::open(&folder.journal())?;
-        if contents.damaged_bytes > 0 {
-            let (path, bytes) = (folder.journal(), contents.damaged_bytes);
-            tracing::warn!("{}: passed over a damaged tail of {bytes} bytes", path.display());
-        }
-        let (committed, saved) = match CommittedFile::open(&folder.committed(), carry_floats) {
-            Ok(opened) => opened,
-            Err(error) => {
-                tracing::warn!("{error}; made anew");
-                (CommittedFile::create(&folder.committed(), carry_floats)?, None)
-            }
-        };
-        let highest_term = saved.map_or(0, |saved| saved.term).max(contents.term());
-        Ok(Self { journal, committed, highest_term })
-    }
 }
 
 fn carry_floats(run: &Run) -> usize {
