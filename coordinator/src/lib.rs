@@ -6,6 +6,7 @@ pub mod checkpoint;
 mod committed;
 mod deposit;
 mod driver;
+mod files;
 mod intake;
 mod journal;
 mod metrics;
