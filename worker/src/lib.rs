@@ -3,6 +3,7 @@
 
 mod contribution;
 mod exchange;
+mod exchange_bench;
 mod intake;
 mod outbox;
 mod peers;
@@ -12,4 +13,5 @@ mod settings;
 mod tokens;
 mod trainer;
 
+pub use exchange_bench::{ExchangeBenchError, ExchangeMember};
 pub use session::{WorkerError, WorkerOptions, work};

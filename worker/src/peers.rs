@@ -67,22 +67,29 @@ pub(crate) struct Peers {
     own: WorkerId,
     runtime: Handle,
     outboxes: BTreeMap<(WorkerId, String), Outbox>,
+    sent_bytes: u64,
 }
 
 impl Peers {
     pub(crate) fn new(own: WorkerId, runtime: Handle) -> Self {
-        Self { own, runtime, outboxes: BTreeMap::new() }
+        Self { own, runtime, outboxes: BTreeMap::new(), sent_bytes: 0 }
     }
 
     pub(crate) fn send(&mut self, to: &Peer, at: (Term, Step), content: &PeerContent) {
         let outbox = self.outbox(to);
         for frame in wire::frames(at, content) {
+            self.sent_bytes += frame.len() as u64;
             if outbox.send(frame).is_err() {
                 // The stream broke; the next message opens another, and the coordinator notices what is missing.
                 self.outboxes.remove(&(to.worker, to.address.clone()));
                 return;
             }
         }
+    }
+
+    /// Bytes that were handed to streams so far.
+    pub(crate) fn sent_bytes(&self) -> u64 {
+        self.sent_bytes
     }
 
     fn outbox(&mut self, to: &Peer) -> Outbox {

@@ -36,7 +36,7 @@ pub(crate) use generated::training_client::TrainingClient;
 pub(crate) const MAX_MESSAGE_BYTES: usize = 4 << 20;
 pub(crate) const FLOW_WINDOW_BYTES: u32 = 8 << 20;
 /// Messages that may wait for the computation; the connection's flow control holds back the rest.
-const WAITING_MESSAGES: usize = 64;
+pub(crate) const WAITING_MESSAGES: usize = 64;
 const KEEPALIVE: Duration = Duration::from_secs(10);
 /// How long a coordinator may be out of reach before the worker gives up.
 const PATIENCE: Duration = Duration::from_secs(300);
