@@ -1,6 +1,7 @@
 //! The network side of the mesh: serves this worker's Exchange service and keeps one stream to each peer it sends to.
 //! It does not know what a step is; a peer that cannot be reached is the coordinator's to notice.
 
+mod messages;
 mod receiver;
 mod wire;
 
@@ -49,7 +50,7 @@ pub(crate) fn serve(
         .initial_stream_window_size(FLOW_WINDOW_BYTES)
         .initial_connection_window_size(FLOW_WINDOW_BYTES)
         .max_frame_size(FRAME_BYTES)
-        .add_service(receiver::service(mail, most_bytes))
+        .add_service(receiver::Receiver { mail, most_bytes })
         .serve_with_incoming(incoming);
     let task = runtime.spawn(async move {
         if let Err(error) = server.await {
