@@ -73,7 +73,9 @@ fn measure(arguments: &Arguments) -> Result<(), Failure> {
     }
     let sent: Result<Vec<f64>, Failure> = members.iter_mut().map(Member::hear_number).collect();
     let measured = Measured { seconds, sent_bytes: sent?.iter().sum::<f64>() as u64 };
+    // Nobody goes before everybody has all: what waits to be sent ends with its process.
     for member in &mut members {
+        member.say("end")?;
         let status = member.process.wait().map_err(Failure::failed)?;
         if !status.success() {
             return Err(Failure::failed(format!("a process of the exchange ended with {status}")));
@@ -102,7 +104,7 @@ fn report(arguments: &Arguments, measured: Measured) {
     println!("on the wire     {:10.1}   MB a round, all processes together", wire as f64 / 1e6);
 }
 
-/// One of the processes, as the first one sees it. It ends when its standard input does.
+/// One of the processes, as the first one sees it; it ends with this.
 struct Member {
     process: Child,
     input: ChildStdin,
@@ -148,6 +150,13 @@ impl Member {
     }
 }
 
+impl Drop for Member {
+    fn drop(&mut self) {
+        // One that has ended cannot be killed, and need not be.
+        self.process.kill().and_then(|()| self.process.wait()).map_or((), drop);
+    }
+}
+
 /// The other end: makes its rounds as the first process says.
 fn be_member(arguments: &Arguments, place: u32) -> Result<(), Failure> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(arguments.threads.get()).build();
@@ -167,6 +176,6 @@ fn be_member(arguments: &Arguments, place: u32) -> Result<(), Failure> {
             println!("{}", took.as_secs_f64());
         }
         println!("{}", member.sent_bytes());
-        Ok(())
+        hear().map(drop)
     })
 }
