@@ -6,13 +6,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use carousel_proto::gradient::GradientLayout;
-use carousel_proto::{Node, Step, Term, WorkerId};
+use carousel_proto::{LaneTree, Step, Term, WorkerId};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
 use crate::exchange::{Exchange, Outgoing, Peer};
 use crate::peers::{self, Peers};
 use crate::session::{Mail, WAITING_MESSAGES};
+
+/// How long a process waits for the others before it gives up: nobody is left behind when one fails.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why a round failed.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +41,7 @@ pub enum ExchangeBenchError {
 /// A process of the all-reduce.
 pub struct ExchangeMember {
     /// Carries the streams as long as it lives.
-    _runtime: Runtime,
+    runtime: Runtime,
     address: SocketAddr,
     place: u32,
     floats: usize,
@@ -66,7 +69,7 @@ impl ExchangeMember {
         let peers = Peers::new(WorkerId(place.into()), runtime.handle().clone());
         let own = Arc::new((0..floats).map(|at| value(place, at)).collect());
         Ok(Self {
-            _runtime: runtime,
+            runtime,
             address,
             place,
             floats,
@@ -108,7 +111,8 @@ impl ExchangeMember {
         let mut exchange = self.exchange.take().expect("the other processes are known");
         self.step += 1;
         let at = (Term(1), Step(self.step));
-        let node = Node { level: 0, index: self.place };
+        let lanes = LaneTree::new(self.all.len() as u32);
+        let node = lanes.maximal_nodes(self.place..self.place + 1)[0];
         let failed = |error: &dyn std::fmt::Display| ExchangeBenchError::Exchange(error.to_string());
         let began = Instant::now();
         let own = WorkerId(self.place.into());
@@ -119,8 +123,9 @@ impl ExchangeMember {
             if let Some(whole) = self.send(at, outgoing) {
                 break whole;
             }
-            let Some(Mail::Peer { worker, at, content }) = self.messages.blocking_recv() else {
-                return Err(failed(&"the streams are gone"));
+            let next = async { tokio::time::timeout(PATIENCE, self.messages.recv()).await };
+            let Ok(Some(Mail::Peer { worker, at, content })) = self.runtime.block_on(next) else {
+                return Err(failed(&format!("nothing came for {PATIENCE:?}")));
             };
             outgoing = exchange.receive(at, worker, content).map_err(|e| failed(&e))?;
         };
