@@ -152,8 +152,10 @@ impl Member {
 
 impl Drop for Member {
     fn drop(&mut self) {
-        // One that has ended cannot be killed, and need not be.
-        self.process.kill().and_then(|()| self.process.wait()).map_or((), drop);
+        // One that has ended is only waited for.
+        if let Err(error) = self.process.kill().and_then(|()| self.process.wait()) {
+            tracing::debug!("ending a process of the exchange: {error}");
+        }
     }
 }
 
