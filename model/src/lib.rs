@@ -25,6 +25,7 @@ mod layer;
 mod layout;
 mod optimizer;
 mod parameters;
+mod pass;
 mod philox;
 mod stopwatch;
 mod tree;

@@ -129,3 +129,18 @@ fn a_folder_that_cannot_be_made_is_named_and_nothing_is_started() {
     let message = shop.refused(&["train", "run.toml", "--run", "text.txt/run"]);
     assert!(message.contains("text.txt"), "{message}");
 }
+
+/// Every process checks the first round's sum itself, float by float.
+#[test]
+fn the_exchange_is_measured_between_processes() {
+    let shop = Workshop::new();
+    let flags = ["bench", "exchange", "--workers", "3", "--bytes", "1000004", "--rounds", "2", "--json"];
+    let output = shop.command(&flags).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    // Reduce-scatter and all-gather: each sends what the two others own, and its own slice to both.
+    let wire = report["wire_bytes"].as_u64().unwrap();
+    assert!((4 * 1_000_004..4 * 1_000_004 + 4000).contains(&wire), "{report}");
+    assert!(report["ms"].as_f64().unwrap() > 0.0 && report["workers"] == 3, "{report}");
+    assert!(shop.refused(&["bench", "exchange", "--bytes", "10"]).contains("a multiple of 4"));
+}

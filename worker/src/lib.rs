@@ -4,6 +4,7 @@
 mod contribution;
 mod deposit;
 mod exchange;
+mod exchange_bench;
 mod intake;
 mod outbox;
 mod peers;
@@ -16,4 +17,5 @@ mod tokens;
 mod trainer;
 mod worker;
 
+pub use exchange_bench::{ExchangeBenchError, ExchangeMember};
 pub use session::{WorkerError, WorkerOptions, work};

@@ -1,7 +1,9 @@
 //! The network side of the mesh: serves this worker's Exchange service and keeps one stream to each peer it sends to.
 //! It does not know what a step is; a peer that cannot be reached is the coordinator's to notice.
 
+mod messages;
 mod receiver;
+mod replica;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -15,6 +17,7 @@ use tonic::transport::server::{Server, TcpIncoming};
 use tonic::transport::{Endpoint, Uri};
 
 use crate::exchange::{Peer, PeerContent};
+use crate::session::generated::replica_server::ReplicaServer;
 use crate::session::{FLOW_WINDOW_BYTES, Mail};
 
 /// The largest HTTP/2 frame: a whole segment, so that it is read in one piece.
@@ -45,11 +48,13 @@ pub(crate) fn serve(
     listener.set_nonblocking(true)?;
     let _entered = runtime.enter();
     let incoming = TcpIncoming::from(tokio::net::TcpListener::from_std(listener)?).with_nodelay(Some(true));
+    let replica = ReplicaServer::new(replica::Server { mail: mail.clone() });
     let server = Server::builder()
         .initial_stream_window_size(FLOW_WINDOW_BYTES)
         .initial_connection_window_size(FLOW_WINDOW_BYTES)
         .max_frame_size(FRAME_BYTES)
-        .add_service(receiver::service(mail, most_bytes))
+        .add_service(replica)
+        .add_service(receiver::Receiver { mail, most_bytes })
         .serve_with_incoming(incoming);
     let task = runtime.spawn(async move {
         if let Err(error) = server.await {
@@ -67,22 +72,29 @@ pub(crate) struct Peers {
     own: WorkerId,
     runtime: Handle,
     outboxes: BTreeMap<(WorkerId, String), Outbox>,
+    sent_bytes: u64,
 }
 
 impl Peers {
     pub(crate) fn new(own: WorkerId, runtime: Handle) -> Self {
-        Self { own, runtime, outboxes: BTreeMap::new() }
+        Self { own, runtime, outboxes: BTreeMap::new(), sent_bytes: 0 }
     }
 
     pub(crate) fn send(&mut self, to: &Peer, at: (Term, Step), content: &PeerContent) {
         let outbox = self.outbox(to);
         for frame in wire::frames(at, content) {
+            self.sent_bytes += frame.len() as u64;
             if outbox.send(frame).is_err() {
                 // The stream broke; the next message opens another, and the coordinator notices what is missing.
                 self.outboxes.remove(&(to.worker, to.address.clone()));
                 return;
             }
         }
+    }
+
+    /// Bytes that were handed to streams so far.
+    pub(crate) fn sent_bytes(&self) -> u64 {
+        self.sent_bytes
     }
 
     fn outbox(&mut self, to: &Peer) -> Outbox {

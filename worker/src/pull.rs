@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::session::{FLOW_WINDOW_BYTES, MAX_MESSAGE_BYTES, generated::exchange_client::ExchangeClient};
+use crate::session::{FLOW_WINDOW_BYTES, MAX_MESSAGE_BYTES, generated::replica_client::ReplicaClient};
 
 /// Floats of a part: 1 MiB.
 const PART: usize = 1 << 18;
@@ -142,7 +142,7 @@ async fn pull_from(
     Ok(())
 }
 
-async fn connect(peer: &str) -> Result<ExchangeClient<Channel>, Status> {
+async fn connect(peer: &str) -> Result<ReplicaClient<Channel>, Status> {
     let endpoint = Endpoint::from_shared(format!("http://{peer}"));
     let endpoint = endpoint.map_err(|error| Status::invalid_argument(error.to_string()))?;
     let endpoint = endpoint
@@ -151,5 +151,5 @@ async fn connect(peer: &str) -> Result<ExchangeClient<Channel>, Status> {
         .initial_stream_window_size(FLOW_WINDOW_BYTES)
         .initial_connection_window_size(FLOW_WINDOW_BYTES);
     let channel = endpoint.connect().await.map_err(|error| Status::unavailable(error.to_string()))?;
-    Ok(ExchangeClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES))
+    Ok(ReplicaClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES))
 }

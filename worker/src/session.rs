@@ -34,8 +34,9 @@ pub(crate) use generated::training_client::TrainingClient;
 
 pub(crate) const MAX_MESSAGE_BYTES: usize = 4 << 20;
 pub(crate) const FLOW_WINDOW_BYTES: u32 = 8 << 20;
-/// Messages that may wait for the computation; the connection's flow control holds back the rest.
-pub(crate) const WAITING_MESSAGES: usize = 64;
+/// Messages that may wait for the computation, a quarter of a megabyte each at the most but for a few; the connection's flow
+/// control holds back the rest.
+pub(crate) const WAITING_MESSAGES: usize = 256;
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
 /// What a worker is told by whoever starts it.

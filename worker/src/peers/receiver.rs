@@ -1,65 +1,106 @@
 //! What comes from peers: checks that each message is one, and passes it on. Sizes against the step are the exchange's.
 
+use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use carousel_proto::bulk::{Assembler, BulkError};
 use carousel_proto::gradient::{SEGMENT, TouchedRows};
-use carousel_proto::v1::{
-    Bulk, BulkStart, FromPeer, PeerHello, PullReply, PullRequest, PushEnd, Segment, from_peer::Message,
-};
+use carousel_proto::v1::{Bulk, BulkStart, FromPeer, PeerHello, Segment, from_peer::Message};
 use carousel_proto::{Node, PROTOCOL_VERSION, Step, Term, WorkerId};
-use tokio::sync::{mpsc, oneshot};
-use tokio_stream::StreamExt;
-use tonic::{Request, Response, Status, Streaming};
+use tokio::sync::mpsc;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codegen::{BoxFuture, Service, http};
+use tonic::server::NamedService;
 
-use super::MostBytes;
+use super::{MostBytes, messages::Messages, wire::PATH};
 use crate::exchange::{Part, PeerContent, Sum};
-use crate::session::{MAX_MESSAGE_BYTES, Mail, generated::exchange_server};
+use crate::session::Mail;
 
-/// The service to add to a server.
-pub(super) fn service(
-    mail: mpsc::Sender<Mail>,
-    most_bytes: MostBytes,
-) -> exchange_server::ExchangeServer<Receiver> {
-    exchange_server::ExchangeServer::new(Receiver { mail, most_bytes })
-        .max_decoding_message_size(MAX_MESSAGE_BYTES)
-}
-
+/// The contract's `service Exchange`, over streams that are read without a copy.
+#[derive(Clone)]
 pub(super) struct Receiver {
-    mail: mpsc::Sender<Mail>,
-    most_bytes: MostBytes,
+    pub mail: mpsc::Sender<Mail>,
+    pub most_bytes: MostBytes,
 }
 
-#[tonic::async_trait]
-impl exchange_server::Exchange for Receiver {
-    async fn push(&self, request: Request<Streaming<FromPeer>>) -> Result<Response<PushEnd>, Status> {
-        let mut inbound = request.into_inner();
-        let first = inbound.next().await.transpose()?.and_then(|m| m.message);
+impl NamedService for Receiver {
+    const NAME: &'static str = "carousel.v1.Exchange";
+}
+
+impl Service<http::Request<Body>> for Receiver {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Self::Response, Infallible>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let receiver = self.clone();
+        Box::pin(async move {
+            if request.uri().path() != PATH {
+                return Ok(Status::unimplemented("expected Push").into_http());
+            }
+            let messages = Messages::new(request.into_body());
+            Ok(receiver.push(messages).await.map_or_else(|status| status.into_http(), |()| push_end()))
+        })
+    }
+}
+
+impl Receiver {
+    /// Passes everything on that one peer sends.
+    async fn push(self, mut messages: Messages) -> Result<(), Status> {
+        let first = messages.next().await?.and_then(|m| m.message);
         let Some(Message::Hello(PeerHello { protocol: PROTOCOL_VERSION, worker_id })) = first else {
             let expected = format!("expected PeerHello of protocol {PROTOCOL_VERSION} as the first message");
             return Err(Status::failed_precondition(expected));
         };
         let most_bytes = *self.most_bytes.get().ok_or_else(|| Status::unavailable("no run yet"))?;
         let mut assembler = Assembler::default();
-        while let Some(message) = inbound.next().await.transpose()? {
+        while let Some(message) = messages.next().await? {
             if let Some((at, content)) = accept(&mut assembler, message, most_bytes)? {
                 let mail = Mail::Peer { worker: WorkerId(worker_id), at, content };
                 self.mail.send(mail).await.map_err(|_| Status::unavailable("the session is over"))?;
             }
         }
-        Ok(Response::new(PushEnd {}))
+        Ok(())
     }
+}
 
-    async fn pull(&self, request: Request<PullRequest>) -> Result<Response<PullReply>, Status> {
-        let request = request.into_inner();
-        if request.floats as usize > MAX_MESSAGE_BYTES / 8 {
-            return Err(Status::invalid_argument(format!("{} floats at once are too many", request.floats)));
-        }
-        let (reply, served) = oneshot::channel();
-        let over = |_| Status::unavailable("the session is over");
-        self.mail.send(Mail::Pull { request, reply }).await.map_err(over)?;
-        let part = served.await.map_err(|_| Status::unavailable("the session is over"))?;
-        part.map(Response::new).ok_or_else(|| Status::out_of_range("no such part of a replica of this step"))
+/// The answer to a stream that ended well: a `PushEnd`, which is empty, and the status.
+fn push_end() -> http::Response<Body> {
+    let headers = [(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/grpc"))];
+    let mut response = http::Response::new(Body::new(PushEnd { sent: 0 }));
+    response.headers_mut().extend(headers.map(|(name, value)| (Some(name), value)));
+    response
+}
+
+struct PushEnd {
+    sent: u8,
+}
+
+impl http_body::Body for PushEnd {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Status>>> {
+        self.sent += 1;
+        Poll::Ready(match self.sent {
+            1 => Some(Ok(http_body::Frame::data(Bytes::from_static(&[0; 5])))),
+            2 => {
+                let ok = (http::HeaderName::from_static("grpc-status"), http::HeaderValue::from_static("0"));
+                Some(Ok(http_body::Frame::trailers([ok].into_iter().collect())))
+            }
+            _ => None,
+        })
     }
 }
 

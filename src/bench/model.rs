@@ -1,4 +1,4 @@
-//! `carousel bench`: how fast this machine trains, beside what its multiply-add units could do. Synthetic tokens, whole
+//! `carousel bench` without a subcommand: how fast this machine trains, beside what its multiply-add units could do. Synthetic tokens, whole
 //! training steps in this process; nothing is written.
 
 use std::num::NonZero;
@@ -12,12 +12,9 @@ use crate::config;
 use crate::failure::Failure;
 use crate::launch;
 
-/// Measure whole training steps on synthetic tokens
+/// What to measure.
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Example:\n  carousel bench --model medium --threads 2 --lanes 4\n  carousel bench --model recipes/tinyshakespeare.toml --json"
-)]
-pub(crate) struct Arguments {
+pub(super) struct Arguments {
     /// small, medium, large or char1 (the shapes of Zaremba et al. 2014, and one of characters), or a configuration
     #[arg(long, value_name = "MODEL", default_value = "medium")]
     model: String,
@@ -49,7 +46,7 @@ const SHAPES: [(&str, [usize; 6]); 4] = [
 /// Steps before the clock starts.
 const WARMUP: usize = 3;
 
-pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if !(arguments.seconds.is_finite() && arguments.seconds > 0.0) {
         return Err(Failure::bad_input(format!(
             "--seconds: found {}, expected a number above 0",
