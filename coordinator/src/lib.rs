@@ -3,6 +3,7 @@
 
 pub mod checkpoint;
 mod driver;
+pub mod failpoint;
 mod intake;
 mod journal;
 mod metrics;

@@ -2,6 +2,7 @@
 //! data, no configuration and no shared disk: everything reaches it over gRPC. It decides nothing about the run.
 
 mod exchange;
+pub mod failpoint;
 mod intake;
 mod outbox;
 mod peers;
