@@ -5,7 +5,9 @@
 mod architecture;
 mod cluster;
 mod command_line;
+mod crew;
 mod data;
 mod faults;
 mod formats;
+mod netlab;
 mod program;
