@@ -4,6 +4,8 @@
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::program::is_alive;
+
 /// Named after this process; taken down when dropped, also by a failing test.
 pub(crate) struct Lab {
     name: String,
@@ -20,6 +22,7 @@ impl Lab {
             say_aloud(&format!("SKIPPED: no network laboratory on this machine: {problem}"));
             return None;
         }
+        remove_remains();
         let name = format!("carousel-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let lab = Self { name, hosts };
         lab.build();
@@ -123,6 +126,19 @@ impl Drop for Lab {
             if !removed.is_ok_and(|status| status.success()) {
                 say_aloud(&format!("the network namespace {space} is left behind"));
             }
+        }
+    }
+}
+
+/// Takes down what a killed process of the tests has left: its namespaces bear its id.
+fn remove_remains() {
+    let listed = Command::new("ip").args(["netns", "list"]).output().unwrap();
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    for space in listed.lines().filter_map(|line| line.split_whitespace().next()) {
+        let owner = space.strip_prefix("carousel-").and_then(|rest| rest.split('-').next()?.parse().ok());
+        if owner.is_some_and(|owner: u32| !is_alive(owner)) {
+            // Another process of the tests may be taking it down as well.
+            tried(&["netns", "delete", space]).unwrap_or_default();
         }
     }
 }
