@@ -26,7 +26,7 @@ pub(crate) struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            length: Duration::from_secs(12),
+            length: Duration::from_secs(10),
             every: Duration::from_secs(3),
             workers: 4,
             seed: 1,

@@ -42,7 +42,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(2);
 /// A disturbed run that takes so much longer than was asked for, and a minute, does not get on.
 const MUCH_LONGER: u32 = 10;
 /// How long the run is tried to learn its speed.
-const TRIAL: Duration = Duration::from_secs(4);
+const TRIAL: Duration = Duration::from_secs(3);
 
 /// A run that came to its end.
 pub(crate) struct Ended {
@@ -128,6 +128,7 @@ pub(crate) fn disturbed(shop: &Workshop, lab: Option<&Lab>, options: &Options, s
         lab,
         dealer,
         next,
+        steps,
         began: Instant::now(),
         last: Instant::now(),
         under_way: None,
@@ -156,6 +157,7 @@ struct Storm<'a> {
     lab: Option<&'a Lab>,
     dealer: Dealer,
     next: Fault,
+    steps: u64,
     began: Instant,
     /// When the last fault was done or, later, mended.
     last: Instant,
@@ -183,13 +185,12 @@ impl Storm<'_> {
 
     /// Between faults: starts again whoever ended by himself, and does the next fault when it is due.
     fn supervise(&mut self) {
-        let running = !self.watch.commits.is_empty() && !self.crew.coordinator.has_ended();
-        if !running {
+        let is_under_way = |commit: &Commit| commit.step < self.steps;
+        if !self.watch.commits.last().is_some_and(is_under_way) || self.crew.coordinator.has_ended() {
             return;
         }
         for place in 0..self.crew.workers.len() {
-            // The fault that is due may have found the run's end; what ends then ends well.
-            if self.crew.workers[place].has_ended() && !self.crew.coordinator.has_ended() {
+            if self.crew.workers[place].has_ended() {
                 self.surprises.push(format!("worker {place} ended: {}", self.crew.workers[place].said()));
                 self.crew.replace_worker(place);
             }
