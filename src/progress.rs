@@ -98,6 +98,9 @@ impl Observer for Progress {
             Report::Unsaved { step, problem } => {
                 self.line(&format!("unsaved     step {step}: {problem}; the run goes on"));
             }
+            Report::RolledBack { step } => self.line(&format!(
+                "rolled back to step {step}: no worker holds the state after it; it will be made again"
+            )),
             Report::Stopping => self.line("stopping    after this step"),
         }
     }

@@ -2,6 +2,8 @@
 //! before memory is taken, indices against the run's lanes, rows against the vocabulary. Whether a message is wanted
 //! now is the protocol's question, not this file's.
 
+use std::time::Duration;
+
 use carousel_corpus::StreamPlan;
 use carousel_proto::bulk::{Assembler, BulkError};
 use carousel_proto::digest::{Digest, NotADigest};
@@ -41,14 +43,14 @@ pub(crate) struct ReducedSlice {
 pub(crate) enum Content {
     Ready { step: Step, digest: Digest },
     Partial { term: Term, step: Step, node: Node, gradient: Gradient },
-    Report { term: Term, step: Step, losses: Vec<LaneLoss> },
+    Report { term: Term, step: Step, losses: Vec<LaneLoss>, took: Duration },
     Slice { term: Term, step: Step, slice: ReducedSlice },
     Carries { term: Term, step: Step, lanes: std::ops::Range<u32>, floats: Vec<f32> },
     Acknowledge { term: Term, step: Step },
     Evaluation { term: Term, split: v1::Split, losses: Vec<LaneLoss> },
-    Section { step: Step, index: usize, floats: Vec<f32> },
-    ReplicaSent { step: Step, digest: Digest },
     Digest { step: Step, digest: Digest },
+    LoadFailed { reason: String },
+    Progress,
     Leave,
     Failure { message: String },
 }
@@ -72,8 +74,6 @@ pub(crate) enum Refusal {
     Lanes { first: u32, count: u32, lanes: u32 },
     #[error("{found} touched rows, expected at most {most}, ascending and below {vocabulary}")]
     Rows { found: usize, most: usize, vocabulary: usize },
-    #[error("replica section {found}, there are {sections}")]
-    Section { found: u32, sections: usize },
     #[error("losses of {found} lanes, the run has {lanes}; or a lane out of range")]
     Losses { found: usize, lanes: u32 },
 }
@@ -105,7 +105,13 @@ impl Intake {
                 Content::Ready { step: Step(m.step), digest: Digest::try_from(&m.replica_digest[..])? }
             }
             Message::StepReport(m) => {
-                Content::Report { term: Term(m.term), step: Step(m.step), losses: self.losses(&m.losses)? }
+                let took = Duration::from_micros(m.microseconds);
+                Content::Report {
+                    term: Term(m.term),
+                    step: Step(m.step),
+                    losses: self.losses(&m.losses)?,
+                    took,
+                }
             }
             Message::SliceReport(m) => {
                 let squares = SquareSums { dense: m.dense_squares, rows: m.row_squares };
@@ -116,14 +122,13 @@ impl Intake {
             Message::EvaluationReport(m) => {
                 Content::Evaluation { term: Term(m.term), split: m.split(), losses: self.losses(&m.losses)? }
             }
-            Message::ReplicaSent(m) => {
-                Content::ReplicaSent { step: Step(m.step), digest: Digest::try_from(&m.replica_digest[..])? }
-            }
             Message::DigestReport(m) => {
                 Content::Digest { step: Step(m.step), digest: Digest::try_from(&m.replica_digest[..])? }
             }
+            Message::LoadFailed(m) => Content::LoadFailed { reason: shortened(&m.reason) },
+            Message::Progress(v1::Progress {}) => Content::Progress,
             Message::Leave(v1::Leave {}) => Content::Leave,
-            Message::Failure(m) => Content::Failure { message: m.message.chars().take(2000).collect() },
+            Message::Failure(m) => Content::Failure { message: shortened(&m.message) },
         }))
     }
 
@@ -140,13 +145,6 @@ impl Intake {
                 let streams: usize = self.lanes(start.index, start.level)?.map(|l| self.streams_of(l)).sum();
                 Ok(streams * layout.carry_floats())
             }
-            Bulk::Replica => {
-                let sections = layout.sections().count();
-                if start.index as usize >= sections {
-                    return Err(Refusal::Section { found: start.index, sections });
-                }
-                Ok(layout.parameter_floats())
-            }
             _ => Err(Refusal::Kind(start.kind)),
         }
     }
@@ -158,10 +156,8 @@ impl Intake {
                 let node = Node { level: start.level, index: start.index };
                 Content::Partial { term, step, node, gradient: Gradient { rows: start.rows, floats } }
             }
-            Bulk::Carries => {
-                Content::Carries { term, step, lanes: start.index..start.index + start.level, floats }
-            }
-            _ => Content::Section { step, index: start.index as usize, floats },
+            // No other kind begins.
+            _ => Content::Carries { term, step, lanes: start.index..start.index + start.level, floats },
         }
     }
 
@@ -198,6 +194,10 @@ impl Intake {
         }
         Ok(losses.iter().map(|l| LaneLoss { lane: l.lane, tokens: l.tokens, sum: l.sum }).collect())
     }
+}
+
+fn shortened(text: &str) -> String {
+    text.chars().take(2000).collect()
 }
 
 /// The corpus and the wire contract each state the cut of streams into lanes; they must be one rule.

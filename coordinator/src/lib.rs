@@ -2,6 +2,7 @@
 //! and metrics. It computes no model: weights and optimizer states are bytes to it, held by the workers.
 
 pub mod checkpoint;
+mod deposit;
 mod driver;
 pub mod failpoint;
 mod intake;
@@ -10,9 +11,10 @@ mod metrics;
 mod observer;
 mod options;
 mod plan;
-mod protocol;
+pub mod protocol;
 mod replica;
 mod run;
+mod run_id;
 mod schedule;
 mod server;
 mod tensorboard;

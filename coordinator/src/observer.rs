@@ -60,6 +60,11 @@ pub enum Report<'a> {
         /// Why.
         problem: &'a CheckpointError,
     },
+    /// Every replica of the committed state was lost: the run goes on from its last checkpoint, to the same bits.
+    RolledBack {
+        /// Its step; 0: there was none, and the run begins anew.
+        step: u64,
+    },
     /// The run was asked to stop and ends the step under way.
     Stopping,
 }

@@ -1,7 +1,4 @@
-//! What is due when: pure arithmetic over steps, epochs and the configuration, and the cut of lanes over workers.
-//! It does not know who the workers are.
-
-use std::ops::Range;
+//! What is due when: pure arithmetic over steps, epochs and the configuration. It does not know who the workers are.
 
 /// How long a run goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,14 +73,6 @@ impl RunPlan {
     }
 }
 
-/// Consecutive runs of lanes, as even as possible, for workers in order; some are empty when there are more workers
-/// than lanes.
-#[must_use]
-pub(crate) fn cut_lanes(lanes: u32, workers: usize) -> Vec<Range<u32>> {
-    let bound = |i: usize| (i as u64 * u64::from(lanes) / workers as u64) as u32;
-    (0..workers).map(|i| bound(i)..bound(i + 1)).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,11 +106,5 @@ mod tests {
         assert_eq!(due(&|s| plan().checkpoint_due(s)), [4, 8, 12, 16, 20]);
         let without = RunPlan { has_valid: false, ..plan() };
         assert!(due(&|s| without.validation_due(s)).is_empty());
-    }
-
-    #[test]
-    fn lanes_are_cut_evenly_and_completely() {
-        assert_eq!(cut_lanes(7, 3), [0..2, 2..4, 4..7]);
-        assert_eq!(cut_lanes(2, 4), [0..0, 0..1, 1..1, 1..2]);
     }
 }

@@ -14,15 +14,15 @@ use tokio::sync::{mpsc, oneshot};
 use tonic::transport::server::{Server, TcpIncoming};
 
 use crate::checkpoint::{CheckpointError, RunFolder};
-use crate::driver::{Driver, Parts, Records, StartState};
+use crate::driver::{Driver, Parts, Records, StartState, start_state};
 use crate::intake::{Limits, cuts_agree};
 use crate::journal::{Contents, Journal, JournalError, Record};
 use crate::metrics::Metrics;
 use crate::observer::Observer;
 use crate::options::{Run, Start};
 use crate::plan::RunPlan;
-use crate::protocol::{self, Ending, Machine, Origin};
-use crate::schedule::ScheduleState;
+use crate::protocol::{self, Ending, Machine};
+use crate::run_id::RunId;
 use crate::server::{Notice, Service, TrainingServer};
 
 /// Bulk is one BulkStart with the touched rows and chunks of 1 MiB; nothing is larger.
@@ -65,14 +65,6 @@ pub enum RunError {
         step: u64,
         /// What.
         parameter: String,
-        /// The last checkpoint.
-        checkpoint: Option<PathBuf>,
-    },
-    /// Nobody holds the committed state any more.
-    #[error("every worker was lost after step {step}; go on with --resume from the last checkpoint, {}", told(.checkpoint))]
-    EveryReplicaLost {
-        /// The last committed step.
-        step: u64,
         /// The last checkpoint.
         checkpoint: Option<PathBuf>,
     },
@@ -197,10 +189,10 @@ impl Coordinator {
             training: self.run.training,
             settings: self.run.settings,
             limits,
-            exchange: self.run.exchange,
             tokens,
             state: opened.state,
             records: opened.records,
+            run_id: opened.run_id,
             observer,
         };
         let result = Driver::new(parts).run(&mut receiver);
@@ -268,6 +260,7 @@ struct Opened {
     machine: Machine,
     state: StartState,
     records: Records,
+    run_id: RunId,
 }
 
 /// Makes or opens the run's folder; of a new run nothing is left behind when that fails.
@@ -305,7 +298,11 @@ fn open(run: &Run) -> Result<Opened, RunError> {
         );
     }
     let term = Term(contents.records.last().map_or(0, |r| r.term) + 1);
-    let (origin, state) = start_state(run);
+    let checkpoint = match &run.start {
+        Start::New { .. } => None,
+        Start::Resume { checkpoint, .. } => Some(&**checkpoint),
+    };
+    let (origin, state) = start_state(checkpoint, &limits(run));
     let summary = Summary {
         ending: Ending::Complete,
         step,
@@ -317,6 +314,7 @@ fn open(run: &Run) -> Result<Opened, RunError> {
         test: None,
     };
     let metrics = Metrics::open(folder.path(), step).map_err(RunError::Metrics)?;
+    let run_id = run_id(&folder)?;
     let records = Records {
         folder,
         plan: plan.clone(),
@@ -334,26 +332,9 @@ fn open(run: &Run) -> Result<Opened, RunError> {
         term,
         step: Step(step),
         origin,
+        recent_steps: Vec::new(),
     };
-    Ok(Opened { machine: Machine::new(plan, start), state, records })
-}
-
-fn start_state(run: &Run) -> (Origin, StartState) {
-    match &run.start {
-        Start::New { .. } => {
-            let carries = vec![0.0; run.settings.streams as usize * run.layout.carry_floats()];
-            (Origin::Seed, StartState { schedule: ScheduleState::new(), carries, replica: None })
-        }
-        Start::Resume { checkpoint, .. } => {
-            let snapshot = &checkpoint.snapshot;
-            let state = StartState {
-                schedule: snapshot.schedule.clone(),
-                carries: snapshot.carries.clone(),
-                replica: Some(snapshot.sections.clone()),
-            };
-            (Origin::Checkpoint(checkpoint.replica_digest()), state)
-        }
-    }
+    Ok(Opened { machine: Machine::new(plan, start), state, records, run_id })
 }
 
 fn create_folder(folder: &RunFolder, config_toml: &str, tokenizer_json: &str) -> Result<(), RunError> {
@@ -372,6 +353,7 @@ fn create_folder(folder: &RunFolder, config_toml: &str, tokenizer_json: &str) ->
     let fill = || {
         fs::create_dir(path.join("checkpoints")).map_err(io(path))?;
         replace(&folder.tokenizer(), tokenizer_json)?;
+        replace(&folder.id(), &RunId::new(config_toml).to_text())?;
         replace(&folder.config(), config_toml)
     };
     fill().inspect_err(|_| {
@@ -379,6 +361,10 @@ fn create_folder(folder: &RunFolder, config_toml: &str, tokenizer_json: &str) ->
             tracing::warn!("{}: {error}", path.display());
         }
     })
+}
+
+fn run_id(folder: &RunFolder) -> Result<RunId, RunError> {
+    RunId::read(&folder.id()).map_err(|source| RunError::Io { path: folder.id(), source })
 }
 
 /// Writes a small file durably: beside, fsync, rename.

@@ -5,13 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use carousel_proto::v1::{FromCoordinator, FromWorker, Hello, WindowReply, WindowRequest, from_worker};
+use carousel_proto::v1::{
+    DepositEnd, FromCoordinator, FromDepositor, FromWorker, Hello, WindowReply, WindowRequest, from_worker,
+};
 use carousel_proto::{PROTOCOL_VERSION, WorkerId};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::deposit::{Deposit, DepositError, Depositor};
 use crate::intake::{Content, Intake, Limits};
 use crate::tokens::TokenSource;
 
@@ -37,11 +40,28 @@ pub(crate) type Outbox = mpsc::UnboundedSender<Result<FromCoordinator, Status>>;
 /// What the sessions and the user tell the driver.
 #[derive(Debug)]
 pub(crate) enum Notice {
-    Joined { worker: WorkerId, hello: Hello, outbox: Outbox },
-    Said { worker: WorkerId, content: Content },
-    Gone { worker: WorkerId, reason: String },
+    Joined {
+        worker: WorkerId,
+        hello: Hello,
+        outbox: Outbox,
+    },
+    Said {
+        worker: WorkerId,
+        content: Content,
+    },
+    Gone {
+        worker: WorkerId,
+        reason: String,
+    },
+    /// Something of a replica's copy has come.
+    Heard {
+        worker: WorkerId,
+    },
+    Deposited(Deposit),
     Stop,
-    Abort { reason: String },
+    Abort {
+        reason: String,
+    },
 }
 
 /// The service behind [`TrainingServer`].
@@ -70,6 +90,29 @@ impl Training for Service {
         let intake = Intake::new(self.limits.clone());
         tokio::spawn(listen(worker, inbound, intake, self.notices.clone()));
         Ok(Response::new(Box::pin(UnboundedReceiverStream::new(messages))))
+    }
+
+    async fn deposit(
+        &self,
+        request: Request<Streaming<FromDepositor>>,
+    ) -> Result<Response<DepositEnd>, Status> {
+        let refuse = |error: DepositError| Status::invalid_argument(error.to_string());
+        let over = |_| Status::unavailable("the run is over");
+        let mut inbound = request.into_inner();
+        let mut depositor = Depositor::new(inbound.next().await.transpose()?).map_err(refuse)?;
+        let said = loop {
+            let message =
+                inbound.next().await.ok_or_else(|| Status::invalid_argument("no end of the replica"))??;
+            if let Some(said) = depositor.accept(message, &self.limits.layout).map_err(refuse)? {
+                break said;
+            }
+            self.notices.send(Notice::Heard { worker: depositor.worker }).await.map_err(over)?;
+        };
+        let limits = self.limits.clone();
+        let checked = tokio::task::spawn_blocking(move || depositor.finish(said, &limits.layout)).await;
+        let deposit = checked.map_err(|error| Status::internal(error.to_string()))?.map_err(refuse)?;
+        self.notices.send(Notice::Deposited(deposit)).await.map_err(over)?;
+        Ok(Response::new(DepositEnd {}))
     }
 
     async fn fetch_windows(&self, request: Request<WindowRequest>) -> Result<Response<WindowReply>, Status> {

@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use crate::{
     Gradients, LaneLoss, ModelConfig, ModelError, Parameters, Partial, Window,
+    dense_parts::{DenseParts, FinishedPart, part_ranges},
     dropout::Dropout,
     embedding,
     head::Head,
@@ -25,6 +26,7 @@ pub struct LanguageModel {
     scratch: Scratch,
     tapes: Tapes,
     spare: Vec<Partial>,
+    spare_runs: Vec<Vec<f32>>,
     watch: Stopwatch,
 }
 
@@ -70,6 +72,7 @@ impl LanguageModel {
             scratch: Scratch::new(),
             tapes,
             spare: Vec::new(),
+            spare_runs: Vec::new(),
             watch: Stopwatch::start(),
         })
     }
@@ -95,21 +98,78 @@ impl LanguageModel {
     ) -> Result<Gradients, ModelError> {
         self.check(parameters, window, carries)?;
         window.check_groups(groups)?;
+        let mut partials: Vec<Partial> = groups.iter().map(|_| self.take_spare()).collect();
+        let offset = self.gradient_layout.dense_offset;
+        let ranges = part_ranges(&self.config, &self.layout);
+        let mut parts: Vec<(usize, Vec<&mut [f32]>)> = ranges.iter().map(|r| (r.start, Vec::new())).collect();
+        for partial in &mut partials {
+            let mut rest = &mut partial.dense[..];
+            for ((_, runs), range) in parts.iter_mut().zip(&ranges) {
+                let (run, after) = rest.split_at_mut(range.len());
+                runs.push(run);
+                rest = after;
+            }
+        }
+        debug_assert_eq!(ranges[0].start, offset, "parts cover the dense gradient");
+        self.pass(parameters, window, (carries, groups), DenseParts::new(parts, &mut |_, _| {}));
+        for (partial, group) in partials.iter_mut().zip(groups) {
+            (partial.rows, partial.row_values) = self.row_gradients(window, group);
+        }
+        Ok(Gradients { losses: self.tapes.head.lane_losses(window), partials })
+    }
+
+    /// As [`Self::gradients`], but hands the dense gradient out in parts, each when it is finished and while the rest is still
+    /// computed: the decoder's, then the layers' from the top (with tied weights all at the end). The partials it returns have
+    /// the touched rows alone. The parts' buffers may come back with [`Self::recycle_run`].
+    ///
+    /// # Errors
+    /// Sizes, tokens, groups or parameters that do not fit; nothing is changed then.
+    pub fn gradients_by_part(
+        &mut self,
+        parameters: &Parameters,
+        window: &Window<'_>,
+        (carries, groups): (&mut [f32], &[Range<usize>]),
+        ready: &mut (dyn FnMut(FinishedPart) + Send),
+    ) -> Result<Gradients, ModelError> {
+        self.check(parameters, window, carries)?;
+        window.check_groups(groups)?;
+        let offset = self.gradient_layout.dense_offset;
+        let ranges = part_ranges(&self.config, &self.layout);
+        let mut part = |range: &Range<usize>| {
+            (range.start, groups.iter().map(|_| self.take_spare_run(range.len())).collect())
+        };
+        let parts: Vec<(usize, Vec<Vec<f32>>)> = ranges.iter().map(&mut part).collect();
+        let mut finished =
+            |part: usize, groups| ready(FinishedPart { start: ranges[part].start - offset, groups });
+        self.pass(parameters, window, (carries, groups), DenseParts::new(parts, &mut finished));
+        let rows = |group: &Range<usize>| {
+            let (rows, row_values) = self.row_gradients(window, group);
+            Partial { dense: Vec::new(), rows, row_values }
+        };
+        let partials = groups.iter().map(rows).collect();
+        Ok(Gradients { losses: self.tapes.head.lane_losses(window), partials })
+    }
+
+    /// Forward and backward, after the checks.
+    fn pass<D: AsMut<[f32]> + Send>(
+        &mut self,
+        parameters: &Parameters,
+        window: &Window<'_>,
+        (carries, groups): (&mut [f32], &[Range<usize>]),
+        mut dense: DenseParts<'_, D>,
+    ) {
         let streams = stream_indices(window.lanes);
         let lanes = columns(window.lanes);
         let lanes = Lanes { steps: window.steps, streams: streams.len(), lanes: &lanes, groups };
         let dropout = Dropout::new(self.config.dropout, window.seed, window.step, &streams);
-        let mut partials: Vec<Partial> = groups.iter().map(|_| self.take_spare()).collect();
         let mut pass = Pass {
             config: &self.config,
-            offset: self.gradient_layout.dense_offset,
             parameters,
             window,
             dropout,
             tapes: &mut self.tapes,
             watch: Stopwatch::start(),
         };
-        let mut dense: Vec<&mut [f32]> = partials.iter_mut().map(|p| p.dense.as_mut_slice()).collect();
         let (isa, scratch) = (self.isa, &self.scratch);
         with_team(|team| {
             let ctx = Context { team, isa, scratch };
@@ -117,16 +177,15 @@ impl LanguageModel {
             pass.losses(ctx);
             pass.backward(ctx, lanes, &mut dense);
         });
-        let mut watch = pass.watch;
-        let gradient = &self.tapes.input_gradient;
-        for (partial, group) in partials.iter_mut().zip(groups) {
-            let (width, inputs) = (self.config.embedding, window.inputs);
-            (partial.rows, partial.row_values) =
-                embedding::row_gradients(gradient, width, inputs, window.lanes, group.clone());
-        }
-        watch.lap(Stage::EmbeddingGradient);
-        self.watch = watch;
-        Ok(Gradients { losses: self.tapes.head.lane_losses(window), partials })
+        self.watch = pass.watch;
+    }
+
+    /// The embedding's gradient of one group, after a pass.
+    fn row_gradients(&mut self, window: &Window<'_>, group: &Range<usize>) -> (Vec<u32>, Vec<f32>) {
+        let (gradient, width) = (&self.tapes.input_gradient, self.config.embedding);
+        let rows = embedding::row_gradients(gradient, width, window.inputs, window.lanes, group.clone());
+        self.watch.lap(Stage::EmbeddingGradient);
+        rows
     }
 
     /// Forward alone, without dropout: each lane's loss, and `carries` moved on as by [`Self::gradients`].
@@ -186,12 +245,15 @@ impl LanguageModel {
         self.spare.extend(gradients.partials);
     }
 
+    /// Gives the buffer of a finished part back.
+    pub fn recycle_run(&mut self, run: Vec<f32>) {
+        self.spare_runs.push(run);
+    }
+
     /// Forward without dropout, with the rows' losses.
     fn forward(&mut self, parameters: &Parameters, window: &Window<'_>, carries: &mut [f32]) {
-        let offset = self.gradient_layout.dense_offset;
         let (config, tapes) = (&self.config, &mut self.tapes);
-        let mut pass =
-            Pass { config, offset, parameters, window, dropout: None, tapes, watch: Stopwatch::start() };
+        let mut pass = Pass { config, parameters, window, dropout: None, tapes, watch: Stopwatch::start() };
         let (isa, scratch) = (self.isa, &self.scratch);
         with_team(|team| {
             let ctx = Context { team, isa, scratch };
@@ -217,6 +279,12 @@ impl LanguageModel {
             _ => Partial { dense: crate::kernels::large_vec(len), ..Partial::default() },
         }
     }
+
+    /// A run of the right length; every element will be written.
+    fn take_spare_run(&mut self, len: usize) -> Vec<f32> {
+        let fitting = self.spare_runs.iter().position(|run| run.len() == len);
+        fitting.map_or_else(|| crate::kernels::large_vec(len), |at| self.spare_runs.swap_remove(at))
+    }
 }
 
 fn stream_indices(lanes: &[LaneStreams]) -> Vec<u32> {
@@ -241,8 +309,6 @@ fn columns(lanes: &[LaneStreams]) -> Vec<Lane> {
 /// One window on its way through the model.
 struct Pass<'a> {
     config: &'a ModelConfig,
-    /// Where dense gradients begin among the parameters.
-    offset: usize,
     parameters: &'a Parameters,
     window: &'a Window<'a>,
     dropout: Option<Dropout<'a>>,
@@ -295,7 +361,12 @@ impl Pass<'_> {
         self.watch.lap(Stage::Loss);
     }
 
-    fn backward(&mut self, ctx: Context<'_>, lanes: Lanes<'_>, dense: &mut [&mut [f32]]) {
+    fn backward<D: AsMut<[f32]>>(
+        &mut self,
+        ctx: Context<'_>,
+        lanes: Lanes<'_>,
+        dense: &mut DenseParts<'_, D>,
+    ) {
         let rows = lanes.steps * lanes.streams;
         let masked = self.dropout.is_some();
         let top = self.config.layers - 1;
@@ -305,7 +376,9 @@ impl Pass<'_> {
         let hidden = input_view(inputs, layers, self.config.layers, masked, rows);
         pack_right(ctx, lanes, hidden, packed_right);
         let model = (self.config, self.parameters);
-        head.backward(ctx, model, (self.window, lanes), (packed_right, &mut gradient), (dense, self.offset));
+        let (mut runs, start) = dense.decoder();
+        head.backward(ctx, model, (self.window, lanes), (packed_right, &mut gradient), (&mut runs, start));
+        dense.decoder_done();
         self.watch.lap(Stage::DecoderBackward);
         for index in (0..self.config.layers).rev() {
             if let Some(dropout) = &self.dropout {
@@ -323,12 +396,12 @@ impl Pass<'_> {
     }
 
     /// Backward through one layer; returns the gradient of its input.
-    fn layer_backward(
+    fn layer_backward<D: AsMut<[f32]>>(
         &mut self,
         ctx: Context<'_>,
         index: usize,
         lanes: Lanes<'_>,
-        dense: &mut [&mut [f32]],
+        dense: &mut DenseParts<'_, D>,
     ) -> Panels {
         let rows = lanes.steps * lanes.streams;
         let mut out = match index {
@@ -341,7 +414,9 @@ impl Pass<'_> {
         self.watch.lap(Stage::RecurrenceBackward);
         let (below, tape) = layers.split_at(index);
         let x = input_view(inputs, below, index, self.dropout.is_some(), rows);
-        layer.weight_gradients(ctx, (x, &tape[0]), (lanes, packed_right), (dense, self.offset));
+        let (mut runs, start) = dense.layer(index);
+        layer.weight_gradients(ctx, (x, &tape[0]), (lanes, packed_right), (&mut runs, start));
+        dense.layer_done(index);
         self.watch.lap(Stage::WeightGradients);
         layer.input_gradient(ctx, &tape[0], packed, &mut out);
         self.watch.lap(Stage::InputGradients);

@@ -13,6 +13,7 @@
 mod bench;
 mod cells;
 mod config;
+mod dense_parts;
 mod dropout;
 mod embedding;
 mod error;
@@ -32,6 +33,7 @@ mod window;
 
 pub use bench::{BenchOptions, BenchReport, Phase, bench};
 pub use config::{Cell, ModelConfig};
+pub use dense_parts::FinishedPart;
 pub use error::ModelError;
 pub use finite::{first_non_finite, first_non_finite_parameter};
 pub use kernels::{Isa, approximations};

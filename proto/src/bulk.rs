@@ -52,12 +52,28 @@ impl<T: AsRef<[f32]>> AsRef<[u8]> for Floats<T> {
     }
 }
 
+/// A buffer's bytes, sharing its memory: it is free again when every slice of them is dropped.
+pub fn bytes_of<T>(floats: std::sync::Arc<T>) -> Bytes
+where
+    T: AsRef<[f32]> + Send + Sync + 'static,
+{
+    Bytes::from_owner(Floats(floats))
+}
+
+/// Copies a buffer's bytes, as they came, to the floats they are.
+///
+/// # Panics
+/// When the sizes differ.
+pub fn copy_floats(bytes: &[u8], floats: &mut [f32]) {
+    bytemuck::cast_slice_mut(floats).copy_from_slice(bytes);
+}
+
 /// The chunks of a buffer, sharing its memory.
 pub fn chunks<T>(floats: std::sync::Arc<T>) -> impl Iterator<Item = BulkChunk>
 where
     T: AsRef<[f32]> + Send + Sync + 'static,
 {
-    let bytes = Bytes::from_owner(Floats(floats));
+    let bytes = bytes_of(floats);
     (0..bytes.len()).step_by(CHUNK_BYTES).map(move |start| {
         let end = (start + CHUNK_BYTES).min(bytes.len());
         BulkChunk { data: bytes.slice(start..end) }

@@ -5,11 +5,16 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::Arc;
 
 use rayon::prelude::*;
 
 use crate::{LaneTree, Node};
+
+mod rows;
+mod segment;
+pub use rows::TouchedRows;
+use rows::merge_rows;
+pub use segment::{Pieces, SEGMENT, Summation, cut_at_segments, segments};
 
 /// Floats in one block of the sum of squares; slices begin and end on blocks.
 pub const BLOCK: usize = 4096;
@@ -42,17 +47,6 @@ impl AsRef<[f32]> for Gradient {
     fn as_ref(&self) -> &[f32] {
         &self.floats
     }
-}
-
-/// A whole gradient in three pieces, as it was computed.
-#[derive(Clone, Copy, Debug)]
-pub struct Parts<'a> {
-    /// The dense part.
-    pub dense: &'a [f32],
-    /// The embedding rows it touches, ascending.
-    pub rows: &'a [u32],
-    /// (rows, width) their values.
-    pub row_values: &'a [f32],
 }
 
 /// A part of the parameters: a run of the dense part, and the embedding rows that go with it.
@@ -99,25 +93,6 @@ impl GradientLayout {
         if dense.is_empty() { 0..0 } else { clamp(first)..clamp(end) }
     }
 
-    /// The part of a whole gradient that belongs to a slice.
-    #[must_use]
-    pub fn cut(&self, gradient: Parts<'_>, slice: &Slice) -> Gradient {
-        let first = gradient.rows.partition_point(|row| *row < slice.rows.start);
-        let end = gradient.rows.partition_point(|row| *row < slice.rows.end);
-        let values = first * self.width..end * self.width;
-        let mut floats = Vec::with_capacity(slice.dense.len() + values.len());
-        floats.extend_from_slice(&gradient.dense[slice.dense.clone()]);
-        floats.extend_from_slice(&gradient.row_values[values]);
-        Gradient { rows: gradient.rows[first..end].to_vec(), floats }
-    }
-
-    /// A whole gradient's pieces.
-    #[must_use]
-    pub fn parts<'a>(&self, gradient: &'a Gradient) -> Parts<'a> {
-        let (dense, row_values) = gradient.floats.split_at(self.dense);
-        Parts { dense, rows: &gradient.rows, row_values }
-    }
-
     /// Sums the slices of disjoint nodes that cover every lane; with tied weights the touched rows are then added to
     /// the dense part, which holds the decoder's gradient of the same matrix.
     ///
@@ -128,25 +103,15 @@ impl GradientLayout {
         let (dense, width) = (slice.dense.len(), self.width);
         let sum =
             tree.sum(&mut |node| partials.remove(&node), &mut |left, right| add(left, &right, dense, width));
-        match self.rows_fold_into {
-            Some(offset) => self.fold_rows(sum, slice, offset),
-            None => sum,
-        }
+        if self.rows_fold_into.is_some() { self.folded(sum, slice) } else { sum }
     }
 
-    fn fold_rows(&self, mut sum: Gradient, slice: &Slice, offset: usize) -> Gradient {
-        let (dense, values) = sum.floats.split_at_mut(slice.dense.len());
-        for (token, row) in sum.rows.iter().zip(values.chunks_exact(self.width)) {
-            let first = offset + *token as usize * self.width;
-            for (at, value) in (first..).zip(row) {
-                // A row across two slices: each adds its own part.
-                if slice.dense.contains(&at) {
-                    dense[at - slice.dense.start] += value;
-                }
-            }
-        }
-        sum.floats.truncate(slice.dense.len());
-        sum.rows.clear();
+    fn folded(&self, mut sum: Gradient, slice: &Slice) -> Gradient {
+        let rows = TouchedRows {
+            tokens: std::mem::take(&mut sum.rows),
+            values: sum.floats.split_off(slice.dense.len()),
+        };
+        self.fold_rows(&rows, slice.dense.start, &mut sum.floats);
         sum
     }
 
@@ -155,31 +120,16 @@ impl GradientLayout {
     pub fn square_sums(&self, gradient: &Gradient, slice: &Slice) -> SquareSums {
         let (dense, rows) = gradient.floats.split_at(slice.dense.len());
         let dense = dense.par_chunks(BLOCK).map(sum_of_squares).collect();
-        SquareSums { dense, rows: rows.par_chunks(self.width).map(sum_of_squares).collect() }
-    }
-
-    /// Puts the reduced slices of all owners together.
-    #[must_use]
-    pub fn join(&self, slices: Vec<Arc<Gradient>>) -> Gradient {
-        let slices = match <[Arc<Gradient>; 1]>::try_from(slices) {
-            Ok([whole]) => return Arc::unwrap_or_clone(whole),
-            Err(slices) => slices,
-        };
-        let dense_of = |g: &Gradient| g.floats.len() - g.rows.len() * self.width;
-        let mut floats = Vec::with_capacity(slices.iter().map(|g| g.floats.len()).sum());
-        slices.iter().for_each(|g| floats.extend_from_slice(&g.floats[..dense_of(g)]));
-        slices.iter().for_each(|g| floats.extend_from_slice(&g.floats[dense_of(g)..]));
-        Gradient { rows: slices.iter().flat_map(|g| g.rows.iter().copied()).collect(), floats }
+        SquareSums { dense, rows: self.row_squares(rows) }
     }
 
     /// The parameter offset of the first float of a reduced slice that is NaN or infinite.
     #[must_use]
     pub fn first_non_finite(&self, gradient: &Gradient, slice: &Slice) -> Option<usize> {
         let (dense, rows) = gradient.floats.split_at(slice.dense.len());
-        let bad = |floats: &[f32]| floats.iter().position(|x| !x.is_finite());
-        let in_row =
-            bad(rows).map(|at| gradient.rows[at / self.width] as usize * self.width + at % self.width);
-        in_row.or_else(|| bad(dense).map(|at| slice.dense.start + at + self.dense_offset))
+        let in_dense = || dense.iter().position(|x| !x.is_finite());
+        let in_row = self.first_non_finite_row(&gradient.rows, rows);
+        in_row.or_else(|| in_dense().map(|at| slice.dense.start + at + self.dense_offset))
     }
 }
 
@@ -199,33 +149,6 @@ fn add_floats(left: &mut [f32], right: &[f32]) {
             *l += r;
         }
     });
-}
-
-type Rows<'a> = (&'a [u32], &'a [f32]);
-
-/// A row only one side touches is taken as it is, not added to zero: that would turn -0 into +0.
-fn merge_rows((left, left_values): Rows, (right, right_values): Rows, width: usize) -> (Vec<u32>, Vec<f32>) {
-    let (mut rows, mut values) = (Vec::new(), Vec::new());
-    let (mut l, mut r) = (0, 0);
-    while l < left.len() || r < right.len() {
-        let token = left.get(l).copied().unwrap_or(u32::MAX).min(right.get(r).copied().unwrap_or(u32::MAX));
-        rows.push(token);
-        let start = values.len();
-        if left.get(l) == Some(&token) {
-            values.extend_from_slice(&left_values[l * width..][..width]);
-            l += 1;
-        }
-        if right.get(r) == Some(&token) {
-            let row = &right_values[r * width..][..width];
-            if values.len() == start {
-                values.extend_from_slice(row);
-            } else {
-                values[start..].iter_mut().zip(row).for_each(|(v, r)| *v += r);
-            }
-            r += 1;
-        }
-    }
-    (rows, values)
 }
 
 /// 16 partial sums by index mod 16, then a fixed tree (the numerics contract's shape for long sums).

@@ -2,8 +2,8 @@
 
 use carousel_proto::bulk::{Assembler, BulkError};
 use carousel_proto::v1::{
-    Assign, Bulk, BulkStart, Commit, Evaluate, FromCoordinator, LoadReplica, Reduced, SendReplica, Shutdown,
-    Welcome, from_coordinator::Message,
+    Assign, Bulk, BulkStart, Commit, Evaluate, FromCoordinator, LoadReplica, SendReplica, Shutdown, Welcome,
+    from_coordinator::Message,
 };
 use carousel_proto::{Step, Term, lane_streams};
 
@@ -27,7 +27,6 @@ pub(crate) enum Content {
     Gradient(ReducedGradient),
     LoadReplica(LoadReplica),
     Assign(Assign),
-    Reduced(Reduced),
     Commit(Commit),
     Evaluate(Evaluate),
     SendReplica(SendReplica),
@@ -42,8 +41,11 @@ pub enum Refusal {
     #[error("the coordinator sent a message without content")]
     Empty,
     /// It came before Welcome.
-    #[error("the coordinator sent bulk before Welcome")]
+    #[error("the coordinator sent work before Welcome")]
     TooEarly,
+    /// A second one.
+    #[error("the coordinator sent a second Welcome")]
+    SecondWelcome,
     /// A bulk that does not fit.
     #[error("the coordinator sent what does not fit: {0}")]
     Bulk(#[from] BulkError),
@@ -104,7 +106,6 @@ impl Intake {
                 self.lanes(m.first_lane, m.lanes)?;
                 Content::Assign(m)
             }
-            Message::Reduced(m) => Content::Reduced(m),
             Message::Commit(m) => Content::Commit(m),
             Message::Evaluate(m) => {
                 self.lanes(m.first_lane, m.lanes)?;

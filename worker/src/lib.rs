@@ -1,15 +1,20 @@
 //! The worker: holds a full replica of the model, computes the lanes it is assigned, and exchanges gradients. It needs no
 //! data, no configuration and no shared disk: everything reaches it over gRPC. It decides nothing about the run.
 
+mod contribution;
+mod deposit;
 mod exchange;
 pub mod failpoint;
 mod intake;
 mod outbox;
 mod peers;
+pub mod protocol;
+mod pull;
 mod replica;
 mod session;
 mod settings;
 mod tokens;
 mod trainer;
+mod worker;
 
 pub use session::{WorkerError, WorkerOptions, work};

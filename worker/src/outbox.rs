@@ -28,6 +28,13 @@ impl Outbox {
         self.0.blocking_send(FromWorker { message: Some(message) }).map_err(|_| SessionOver)
     }
 
+    /// Sends what nobody waits for from a reactor thread; when too much waits already it is left unsaid.
+    pub(crate) fn send_from_reactor(&self, message: Message) {
+        if self.0.try_send(FromWorker { message: Some(message) }).is_err() {
+            tracing::trace!("left a sign of life unsaid");
+        }
+    }
+
     /// Tells the coordinator, from a reactor thread, that this worker wants to go.
     pub(crate) async fn leave(&self) {
         if self.0.send(FromWorker { message: Some(Message::Leave(Leave {})) }).await.is_err() {

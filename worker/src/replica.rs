@@ -73,6 +73,12 @@ impl Replica {
         Ok(Self { step, ..replica })
     }
 
+    /// How many sections a replica has: the parameters and each optimizer state.
+    pub(crate) fn section_count(settings: &Settings) -> Result<usize, ReplicaError> {
+        let optimizer = Optimizer::new(settings.optimizer, &settings.model.parameter_layout())?;
+        Ok(1 + optimizer.state().len())
+    }
+
     /// The parameters and each optimizer state, by name.
     pub(crate) fn sections(&self) -> Vec<(&'static str, &[f32])> {
         let mut sections = vec![("parameters", self.parameters.as_slice())];
@@ -107,13 +113,22 @@ impl Replica {
         Ok(carries)
     }
 
-    /// Makes the update that a commit decides; `carries` are those at the end of its window.
+    /// The carries at the end of the committed window.
+    pub(crate) fn keep_carries(&mut self, carries: Vec<f32>) {
+        self.carries = carries;
+    }
+
+    /// There are none any more: whoever assigns lanes next gives them.
+    pub(crate) fn forget_carries(&mut self) {
+        (self.lanes, self.carries) = (0..0, Vec::new());
+    }
+
+    /// Makes the update that a commit decides.
     pub(crate) fn apply(
         &mut self,
         settings: &Settings,
         gradient: &ReducedGradient,
         commit: &Commit,
-        carries: Vec<f32>,
     ) -> Result<(), ReplicaError> {
         let layout = settings.model.gradient_layout();
         let (dense, row_values) = gradient.floats.split_at(layout.dense_len);
@@ -122,7 +137,6 @@ impl Replica {
             Update { step: commit.step, learning_rate: commit.learning_rate, scale: commit.clip_scale };
         self.optimizer.apply(&mut self.parameters, &layout, view, update)?;
         self.step = Step(commit.step);
-        self.carries = carries;
         Ok(())
     }
 }

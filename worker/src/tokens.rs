@@ -24,6 +24,11 @@ impl TokenClient {
         Self { client, runtime, ahead: None }
     }
 
+    /// The connection, for what else goes beside the session.
+    pub(crate) fn client(&self) -> TrainingClient<Channel> {
+        self.client.clone()
+    }
+
     /// The window of these lanes, which was fetched ahead if it was named then; waits for it.
     pub(crate) fn window(&mut self, split: Split, window: u64, lanes: &Range<u32>) -> Reply {
         let request = request(split, window, lanes);

@@ -49,6 +49,12 @@ impl RunFolder {
         self.path.join("tokenizer.json")
     }
 
+    /// The run's id.
+    #[must_use]
+    pub fn id(&self) -> PathBuf {
+        self.path.join("id")
+    }
+
     /// The journal.
     #[must_use]
     pub fn journal(&self) -> PathBuf {

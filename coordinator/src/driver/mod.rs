@@ -6,28 +6,29 @@ mod records;
 mod roster;
 mod step;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use carousel_proto::digest::Digest;
 use carousel_proto::v1::{self, Split};
 use carousel_proto::{Step, Term, WorkerId};
 use tokio::sync::mpsc;
 
-use crate::checkpoint::CheckpointError;
+use crate::checkpoint::{Checkpoint, CheckpointError, Snapshot};
+use crate::deposit::Deposit;
 use crate::intake::{Content, Limits};
 use crate::observer::{Observer, Report};
-use crate::protocol::{Action, Ending, Event, Exchange, ExpelReason, Machine, Scope};
-use crate::replica::{Sections, digest_of};
+use crate::protocol::{Action, Ending, Event, ExpelReason, Held, LoadSource, Machine, Origin, Scope};
+use crate::replica::Sections;
 use crate::run::{RunError, Summary};
+use crate::run_id::RunId;
 use crate::schedule::{Position, ScheduleState};
 use crate::server::Notice;
 use crate::tokens::TokenSource;
 use evaluation::Evaluation;
 pub(crate) use records::Records;
-use roster::Roster;
-use step::StepWork;
+use roster::{Parting, Roster};
+use step::{ReducedStep, StepWork};
 
 /// Everything the driver starts with.
 pub(crate) struct Parts<'a> {
@@ -36,10 +37,10 @@ pub(crate) struct Parts<'a> {
     pub training: crate::options::Training,
     pub settings: v1::RunSettings,
     pub limits: Arc<Limits>,
-    pub exchange: Exchange,
     pub tokens: Arc<TokenSource>,
     pub state: StartState,
     pub records: Records,
+    pub run_id: RunId,
     pub observer: &'a mut dyn Observer,
 }
 
@@ -48,6 +49,15 @@ pub(crate) struct StartState {
     pub schedule: ScheduleState,
     pub carries: Vec<f32>,
     pub replica: Option<Sections>,
+    /// What the last step's commit said, for a worker that missed it.
+    pub last_commit: Option<v1::Commit>,
+}
+
+/// What a checkpoint takes along at its boundary.
+struct Boundary {
+    step: Step,
+    schedule: ScheduleState,
+    carries: Vec<f32>,
 }
 
 /// How often the protocol looks at the clock while nothing happens.
@@ -59,15 +69,19 @@ pub(crate) struct Driver<'a> {
     machine: Machine,
     training: crate::options::Training,
     limits: Arc<Limits>,
-    exchange: Exchange,
     tokens: Arc<TokenSource>,
     roster: Roster,
     schedule: ScheduleState,
     /// The committed carries: (streams, carry).
     carries: Vec<f32>,
+    last_commit: Option<v1::Commit>,
     /// The committed replica, while it is at hand.
     replica: Option<Sections>,
-    arriving: BTreeMap<usize, Vec<f32>>,
+    /// Of whom a copy of its replica was asked, and the last that came.
+    asked: Option<(WorkerId, Step)>,
+    deposited: Option<(Step, Sections)>,
+    boundary: Option<Boundary>,
+    run_id: RunId,
     step: StepWork,
     evaluation: Evaluation,
     records: Records,
@@ -83,19 +97,22 @@ impl<'a> Driver<'a> {
         Self {
             step: StepWork::new(parts.limits.clone()),
             evaluation: Evaluation::new(parts.limits.lanes),
-            roster: Roster::new(parts.settings),
+            roster: Roster::new(parts.settings, parts.run_id),
+            run_id: parts.run_id,
+            last_commit: parts.state.last_commit,
+            asked: None,
+            deposited: None,
+            boundary: None,
             runtime: parts.runtime,
             began: Instant::now(),
             unsaved: None,
             machine: parts.machine,
             training: parts.training,
             limits: parts.limits,
-            exchange: parts.exchange,
             tokens: parts.tokens,
             schedule: parts.state.schedule,
             carries: parts.state.carries,
             replica: parts.state.replica,
-            arriving: BTreeMap::new(),
             records: parts.records,
             observer: parts.observer,
             events: VecDeque::new(),
@@ -129,12 +146,6 @@ impl<'a> Driver<'a> {
             }
         }
         let ending = self.ended.expect("the loop ends with an ending");
-        if ending == Ending::EveryReplicaLost {
-            return Err(RunError::EveryReplicaLost {
-                step: self.machine.step().0,
-                checkpoint: self.records.last_checkpoint(),
-            });
-        }
         match self.unsaved.take() {
             Some(error) => Err(error.into()),
             None => Ok(self.records.summary(ending, self.machine.step().0)),
@@ -145,9 +156,12 @@ impl<'a> Driver<'a> {
         match notice {
             Notice::Joined { worker, hello, outbox } => {
                 self.observer.observe(Report::Joined { worker, hello: &hello });
+                let held = self.held(&hello);
                 self.roster.welcome(worker, outbox, hello.exchange_address);
-                self.events.push_back(Event::Joined { worker });
+                self.events.push_back(Event::Joined { worker, held });
             }
+            Notice::Heard { worker } => self.events.push_back(Event::Heard { worker }),
+            Notice::Deposited(deposit) => self.take_deposit(deposit),
             Notice::Gone { worker, reason } => self.remove(worker, &reason),
             Notice::Stop => {
                 self.observer.observe(Report::Stopping);
@@ -165,8 +179,26 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
+    /// What a worker brings along of this very run.
+    fn held(&self, hello: &v1::Hello) -> Option<Held> {
+        let held = hello.held.as_ref().filter(|held| held.run_id[..] == self.run_id.as_bytes()[..])?;
+        Some(Held { step: Step(held.step), gradient: held.gradient.map(Step) })
+    }
+
+    fn take_deposit(&mut self, deposit: Deposit) {
+        let Deposit { worker, step, sections, digest } = deposit;
+        if self.asked.take_if(|asked| *asked == (worker, step)).is_none() {
+            return;
+        }
+        if step == self.machine.step() {
+            self.replica = Some(sections.clone());
+        }
+        self.deposited = Some((step, sections));
+        self.events.push_back(Event::ReplicaReceived { worker, step, digest });
+    }
+
     fn remove(&mut self, worker: WorkerId, reason: &str) {
-        if self.roster.dismiss(worker, reason, false) {
+        if self.roster.dismiss(worker, reason, Parting::Final) {
             self.observer.observe(Report::Left { worker, reason });
             self.events.push_back(Event::Left { worker });
         }
@@ -179,10 +211,11 @@ impl<'a> Driver<'a> {
             Content::Ready { step, digest } => self.events.push_back(Event::Ready { worker, step, digest }),
             Content::Partial { term, step, node, gradient } => {
                 self.step.partial((term, step), &lanes, node, gradient)?;
+                self.events.push_back(Event::Heard { worker });
             }
-            Content::Report { term, step, losses } => {
+            Content::Report { term, step, losses, took } => {
                 if self.step.report((term, step), &lanes, &losses)? {
-                    self.events.push_back(Event::Reported { worker, term, step });
+                    self.events.push_back(Event::Reported { worker, term, step, took });
                 }
             }
             Content::Slice { term, step, slice } => {
@@ -204,12 +237,11 @@ impl<'a> Driver<'a> {
                     self.events.push_back(Event::Evaluated { worker, term, scope: self.evaluation.scope() });
                 }
             }
-            Content::Section { step, index, floats } => {
-                if step == self.machine.step() {
-                    self.arriving.insert(index, floats);
-                }
+            Content::LoadFailed { reason } => {
+                tracing::warn!("{worker} could not load the replica from its peers: {reason}");
+                self.events.push_back(Event::LoadFailed { worker });
             }
-            Content::ReplicaSent { step, digest } => self.replica_sent(worker, step, digest)?,
+            Content::Progress => self.events.push_back(Event::Heard { worker }),
             Content::Digest { step, digest } => {
                 self.events.push_back(Event::Digested { worker, step, digest })
             }
@@ -219,37 +251,20 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    fn part_from(&mut self, worker: WorkerId, reason: &str, rejoin: bool) {
+    fn part_from(&mut self, worker: WorkerId, reason: &str, parting: Parting) {
         self.observer.observe(Report::Left { worker, reason });
-        self.roster.dismiss(worker, reason, rejoin);
-    }
-
-    fn replica_sent(&mut self, worker: WorkerId, step: Step, digest: Digest) -> Result<(), String> {
-        let sections: Sections = std::mem::take(&mut self.arriving).into_values().map(Arc::new).collect();
-        if step != self.machine.step() {
-            return Ok(());
-        }
-        let expected = self.limits.layout.sections().count();
-        if sections.len() != expected {
-            return Err(format!("it sent {} replica sections of {expected}", sections.len()));
-        }
-        let found = digest_of(&self.limits.layout, &sections);
-        if found != digest {
-            return Err(format!("its replica arrived with digest {found}, it said {digest}"));
-        }
-        self.replica = Some(sections);
-        self.events.push_back(Event::ReplicaReceived { worker, step, digest });
-        Ok(())
+        self.roster.dismiss(worker, reason, parting);
     }
 
     fn perform(&mut self, action: Action) -> Result<(), RunError> {
         match action {
             Action::Waiting { joined, needed } => self.observer.observe(Report::Waiting { joined, needed }),
-            Action::Load { worker, step } => self.roster.load(worker, step, self.replica.as_ref()),
-            Action::Begin { term, step, shares } => {
+            Action::Load { worker, step, source } => self.load(worker, step, source),
+            Action::Begin { term, step, exchange, shares } => {
+                self.records.begin_term(term)?;
                 let owners = shares.iter().map(|(worker, _)| *worker).collect();
-                self.step.begin((term, step), self.exchange, owners);
-                self.roster.begin(&shares, self.exchange);
+                self.step.begin((term, step), exchange, owners);
+                self.roster.begin(&shares, exchange);
             }
             Action::Assign { worker, term, step, lanes, carry } => {
                 let assign = self.assignment(term, step);
@@ -270,18 +285,38 @@ impl<'a> Driver<'a> {
             }
             Action::SummarizeEvaluation { step, scope } => self.summarize(step, scope)?,
             Action::FetchReplica { worker, step } => {
-                self.arriving.clear();
+                self.asked = Some((worker, step));
                 self.roster.send_replica(worker, step);
             }
+            Action::Snapshot { step } => {
+                let (schedule, carries) = (self.schedule.clone(), self.carries.clone());
+                self.boundary = Some(Boundary { step, schedule, carries });
+            }
             Action::WriteCheckpoint { step } => self.write_checkpoint(step)?,
+            Action::Rollback => self.roll_back()?,
             Action::AskDigest { worker, .. } => self.roster.ask_digest(worker),
-            Action::Release { worker } => self.part_from(worker, "it asked to leave", false),
+            Action::Release { worker } => self.part_from(worker, "it asked to leave", Parting::Final),
             Action::Expel { worker, reason } => {
-                self.part_from(worker, &reason.to_string(), matches!(reason, ExpelReason::Overdue { .. }));
+                let parting = match reason {
+                    ExpelReason::Overdue { .. } => Parting::Rejoin,
+                    _ => Parting::RejoinAnew,
+                };
+                self.part_from(worker, &reason.to_string(), parting);
             }
             Action::Finish { ending } => self.ended = Some(ending),
         }
         Ok(())
+    }
+
+    fn load(&mut self, worker: WorkerId, step: Step, source: LoadSource) {
+        match source {
+            LoadSource::Coordinator => self.roster.load(worker, step, self.replica.as_ref()),
+            LoadSource::Peers { workers } => self.roster.load_from_peers(worker, step, &workers),
+            LoadSource::Held { commit } => {
+                let commit = self.last_commit.filter(|_| commit);
+                self.roster.keep_replica(worker, step, commit);
+            }
+        }
     }
 
     fn assignment(&self, term: Term, step: Step) -> v1::Assign {
@@ -318,12 +353,16 @@ impl<'a> Driver<'a> {
     }
 
     fn commit(&mut self, term: Term, step: Step) -> Result<(), RunError> {
-        let result = self.step.result();
-        self.roster.commit((term, step), result.clip_scale, result.learning_rate);
-        self.replica = None;
         self.step.take_carries(&mut self.carries);
+        self.replica = None;
         let workers = self.machine.active().count();
+        // What a worker applies is in the journal before: a coordinator that is lost in between goes on from it.
         let metrics = self.records.commit((term, step), self.step.result(), workers)?;
+        self.remember(false);
+        let ReducedStep { clip_scale, learning_rate, .. } = *self.step.result();
+        let commit = v1::Commit { term: term.0, step: step.0, clip_scale, learning_rate };
+        self.roster.commit(commit);
+        self.last_commit = Some(commit);
         self.observer.observe(Report::Step(&metrics));
         Ok(())
     }
@@ -336,20 +375,28 @@ impl<'a> Driver<'a> {
             self.observer.observe(Report::Test(&metrics));
             return Ok(());
         }
-        let best = if scope == Scope::Scheduled { self.schedule.validated(loss) } else { false };
+        let mut best = false;
+        if scope == Scope::Scheduled {
+            best = self.schedule.validated(loss);
+            self.remember(true);
+        }
         let metrics = self.records.valid(step, (tokens, loss), seconds)?;
         self.observer.observe(Report::Valid { metrics: &metrics, best });
         Ok(())
     }
 
+    /// Keeps what no replica holds, for a coordinator that is started after this one was lost.
+    fn remember(&mut self, validated: bool) {
+        let _ = validated;
+    }
+
     fn write_checkpoint(&mut self, step: Step) -> Result<(), RunError> {
-        let sections = self.replica.clone().expect("a checkpoint is written when the replica is at hand");
-        let snapshot = crate::checkpoint::Snapshot {
-            step: step.0,
-            schedule: self.schedule.clone(),
-            sections,
-            carries: self.carries.clone(),
-        };
+        let boundary = self.boundary.take().filter(|boundary| boundary.step == step);
+        let Boundary { schedule, carries, .. } = boundary.expect("a checkpoint begins with its snapshot");
+        let deposited = self.deposited.take().filter(|(of, _)| *of == step).map(|(_, sections)| sections);
+        let sections = deposited.or_else(|| self.replica.clone());
+        let sections = sections.expect("a checkpoint is written when its replica is here");
+        let snapshot = Snapshot { step: step.0, schedule, sections, carries };
         let (path, digest) = match self.records.checkpoint(&snapshot) {
             Ok(written) => written,
             Err(RunError::Checkpoint(error)) => {
@@ -365,6 +412,34 @@ impl<'a> Driver<'a> {
         self.events.push_back(Event::CheckpointWritten { step });
         Ok(())
     }
+
+    /// Every replica of the committed state is gone: back to the last checkpoint, and to the same bits again.
+    fn roll_back(&mut self) -> Result<(), RunError> {
+        let found = self.records.roll_back()?;
+        let (origin, state) = start_state(found.as_deref(), &self.limits);
+        (self.schedule, self.carries, self.replica) = (state.schedule, state.carries, state.replica);
+        (self.last_commit, self.asked, self.deposited) = (None, None, None);
+        let step = Step(found.map_or(0, |checkpoint| checkpoint.state.step));
+        let digest = match origin {
+            Origin::Checkpoint(digest) => Some(digest),
+            Origin::Seed | Origin::Workers { .. } => None,
+        };
+        self.observer.observe(Report::RolledBack { step: step.0 });
+        self.events.push_back(Event::RolledBack { step, digest });
+        Ok(())
+    }
+}
+
+/// The committed state of a checkpoint, or of a run that has none.
+pub(crate) fn start_state(checkpoint: Option<&Checkpoint>, limits: &Limits) -> (Origin, StartState) {
+    let Some(checkpoint) = checkpoint else {
+        let carries = vec![0.0; limits.streams as usize * limits.layout.carry_floats()];
+        let (schedule, replica, last_commit) = (ScheduleState::new(), None, None);
+        return (Origin::Seed, StartState { schedule, carries, replica, last_commit });
+    };
+    let Snapshot { schedule, carries, sections, .. } = checkpoint.snapshot.clone();
+    let state = StartState { schedule, carries, replica: Some(sections), last_commit: None };
+    (Origin::Checkpoint(checkpoint.replica_digest()), state)
 }
 
 fn split_of(scope: Scope) -> Split {

@@ -8,7 +8,7 @@ use carousel_proto::digest::Digest;
 use carousel_proto::{Step, Term};
 
 use super::step::ReducedStep;
-use crate::checkpoint::{Context, RunFolder, Snapshot};
+use crate::checkpoint::{Checkpoint, Context, RunFolder, Snapshot};
 use crate::journal::{Journal, Record};
 use crate::metrics::{Metrics, StepMetrics, TestMetrics, ValidMetrics};
 use crate::plan::RunPlan;
@@ -46,6 +46,15 @@ impl Records {
     pub(super) fn flush(&mut self) -> Result<(), RunError> {
         self.journal.sync()?;
         self.metrics.flush().map_err(RunError::Metrics)
+    }
+
+    pub(super) fn begin_term(&mut self, _term: Term) -> Result<(), RunError> {
+        Ok(())
+    }
+
+    /// Goes back to the last whole checkpoint; `None`: there is none, the run begins anew.
+    pub(super) fn roll_back(&mut self) -> Result<Option<Box<Checkpoint>>, RunError> {
+        Ok(None)
     }
 
     /// Journals a commit. A step that an earlier process of the run had committed must come out the same again.

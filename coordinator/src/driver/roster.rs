@@ -7,13 +7,14 @@ use std::sync::Arc;
 use carousel_proto::bulk::chunks;
 use carousel_proto::v1::{
     self, AskDigest, Assign, Bulk, BulkStart, CarrySource, Commit, Evaluate, FromCoordinator, LoadReplica,
-    Peer, Reduced, SendReplica, Shutdown, Split, Welcome, from_coordinator::Message,
+    Peer, ReplicaSource, SendReplica, Shutdown, Split, Welcome, from_coordinator::Message,
 };
 use carousel_proto::{Step, Term, WorkerId};
 
 use super::step::ReducedStep;
 use crate::protocol::{CarryOrigin, Exchange};
 use crate::replica::Sections;
+use crate::run_id::RunId;
 use crate::server::Outbox;
 
 struct Session {
@@ -35,16 +36,28 @@ impl Session {
     }
 }
 
+/// What a worker may do after its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Parting {
+    /// End.
+    Final,
+    /// Come back with the replica it has.
+    Rejoin,
+    /// Come back without it.
+    RejoinAnew,
+}
+
 pub(super) struct Roster {
     settings: v1::RunSettings,
+    run_id: RunId,
     sessions: BTreeMap<WorkerId, Session>,
     /// Mesh: the workers of the step under way; star: none.
     peers: Vec<Peer>,
 }
 
 impl Roster {
-    pub(super) fn new(settings: v1::RunSettings) -> Self {
-        Self { settings, sessions: BTreeMap::new(), peers: Vec::new() }
+    pub(super) fn new(settings: v1::RunSettings, run_id: RunId) -> Self {
+        Self { settings, run_id, sessions: BTreeMap::new(), peers: Vec::new() }
     }
 
     pub(super) fn knows(&self, worker: WorkerId) -> bool {
@@ -58,23 +71,24 @@ impl Roster {
 
     pub(super) fn welcome(&mut self, worker: WorkerId, outbox: Outbox, exchange_address: String) {
         let session = Session { outbox, exchange_address, lanes: 0..0 };
-        session
-            .send(Message::Welcome(Welcome { worker_id: worker.0, settings: Some(self.settings.clone()) }));
+        let (settings, run_id) = (Some(self.settings.clone()), self.run_id.as_bytes().to_vec().into());
+        session.send(Message::Welcome(Welcome { worker_id: worker.0, settings, run_id }));
         self.sessions.insert(worker, session);
     }
 
     /// Ends a session; whether there was one.
-    pub(super) fn dismiss(&mut self, worker: WorkerId, reason: &str, rejoin: bool) -> bool {
+    pub(super) fn dismiss(&mut self, worker: WorkerId, reason: &str, parting: Parting) -> bool {
         let session = self.sessions.remove(&worker);
         if let Some(session) = &session {
-            session.send(Message::Shutdown(Shutdown { reason: reason.into(), rejoin }));
+            let (rejoin, discard) = (parting != Parting::Final, parting == Parting::RejoinAnew);
+            session.send(Message::Shutdown(Shutdown { reason: reason.into(), rejoin, discard }));
         }
         session.is_some()
     }
 
     pub(super) fn dismiss_all(&mut self, reason: &str) {
         while let Some((&worker, _)) = self.sessions.first_key_value() {
-            self.dismiss(worker, reason, false);
+            self.dismiss(worker, reason, Parting::Final);
         }
     }
 
@@ -95,7 +109,20 @@ impl Roster {
             };
             session.send_bulk(start, floats);
         }
-        session.send(Message::LoadReplica(LoadReplica { step: step.0, initial: replica.is_none() }));
+        let source = if replica.is_none() { ReplicaSource::Seed } else { ReplicaSource::Coordinator };
+        session.send(load_replica(step, source, Vec::new()));
+    }
+
+    pub(super) fn load_from_peers(&self, worker: WorkerId, step: Step, peers: &[WorkerId]) {
+        let session = |peer| self.sessions.get(peer).map(|session| session.exchange_address.clone());
+        let peers = peers.iter().filter_map(session).collect();
+        self.to(worker, load_replica(step, ReplicaSource::Peers, peers));
+    }
+
+    /// The worker's own replica is the run's, after the commit that it may have missed.
+    pub(super) fn keep_replica(&self, worker: WorkerId, step: Step, missed: Option<Commit>) {
+        missed.into_iter().for_each(|commit| self.to(worker, Message::Commit(commit)));
+        self.to(worker, load_replica(step, ReplicaSource::Held, Vec::new()));
     }
 
     /// A step begins with these workers.
@@ -157,12 +184,10 @@ impl Roster {
             ..BulkStart::default()
         };
         session.send_bulk(start, &result.floats);
-        session.send(Message::Reduced(Reduced { term: term.0, step: step.0 }));
     }
 
     /// Goes to everyone: who holds no reduced gradient of this step has no replica to apply it to and skips it.
-    pub(super) fn commit(&self, (term, step): (Term, Step), clip_scale: f32, learning_rate: f32) {
-        let commit = Commit { term: term.0, step: step.0, clip_scale, learning_rate };
+    pub(super) fn commit(&self, commit: Commit) {
         self.sessions.values().for_each(|session| session.send(Message::Commit(commit)));
     }
 
@@ -185,4 +210,8 @@ impl Roster {
     pub(super) fn send_replica(&self, worker: WorkerId, step: Step) {
         self.to(worker, Message::SendReplica(SendReplica { step: step.0 }));
     }
+}
+
+fn load_replica(step: Step, source: ReplicaSource, peers: Vec<String>) -> Message {
+    Message::LoadReplica(LoadReplica { step: step.0, source: source.into(), peers })
 }

@@ -51,12 +51,12 @@ fn carries_are_as_many_as_the_lanes_have_streams() {
 
 #[test]
 fn sizes_are_the_layout_s_not_the_sender_s() {
-    let huge = start(Bulk::Replica, 0, 1, u64::MAX / 4, &[]);
-    assert!(matches!(intake().accept(huge), Err(Refusal::Bulk(BulkError::WrongSize { expected: 60, .. }))));
-    let section = start(Bulk::Replica, 0, 2, 15, &[]);
-    assert_eq!(intake().accept(section), Err(Refusal::Section { found: 2, sections: 2 }));
-    let reduced = start(Bulk::Reduced, 0, 0, 5, &[]);
-    assert_eq!(intake().accept(reduced), Err(Refusal::Kind(Bulk::Reduced.into())));
+    let huge = start(Bulk::Partial, 0, 1, u64::MAX / 4, &[]);
+    assert!(matches!(intake().accept(huge), Err(Refusal::Bulk(BulkError::WrongSize { expected: 20, .. }))));
+    for kind in [Bulk::Reduced, Bulk::Replica] {
+        let refusal = Refusal::Kind(kind.into());
+        assert_eq!(intake().accept(start(kind, 0, 0, 5, &[])), Err(refusal), "not on a session");
+    }
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn other_messages_are_checked_too() {
     assert_eq!(intake().accept(message(Message::Hello(Hello::default()))), Err(Refusal::SecondHello));
     assert!(matches!(intake().accept(message(Message::Ready(Ready::default()))), Err(Refusal::Digest(_))));
     let losses = vec![v1::LaneLoss { lane: 3, tokens: 1, sum: 1.0 }];
-    let report = StepReport { term: 1, step: 1, losses };
+    let report = StepReport { term: 1, step: 1, losses, microseconds: 7 };
     assert_eq!(
         intake().accept(message(Message::StepReport(report))),
         Err(Refusal::Losses { found: 1, lanes: 3 })

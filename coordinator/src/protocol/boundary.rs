@@ -1,42 +1,14 @@
-//! What happens between two steps: comparing replicas, validation, checkpoints, the end; and a user's wish to stop.
+//! What happens between two steps: comparing replicas, validation, the end; and a user's wish to stop.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use carousel_proto::digest::Digest;
 use carousel_proto::{Step, Term, WorkerId};
 
+use super::loading::majority;
 use super::{Action, Ending, ExpelReason, Machine, Phase, Scope, Task};
 
 impl Machine {
-    pub(super) fn start_checkpoint(&mut self, actions: &mut Vec<Action>) {
-        if self.checkpointed == Some(self.step) {
-            self.tasks.pop_front();
-            return self.advance(actions);
-        }
-        if !self.replica_at_hand {
-            return self.fetch_replica(actions);
-        }
-        self.phase = Phase::WritingCheckpoint;
-        actions.push(Action::WriteCheckpoint { step: self.step });
-    }
-
-    pub(super) fn checkpoint_written(&mut self, step: Step, actions: &mut Vec<Action>) {
-        if self.phase != Phase::WritingCheckpoint || step != self.step {
-            return;
-        }
-        self.checkpointed = Some(step);
-        self.tasks.pop_front();
-        self.advance(actions);
-    }
-
-    /// A full disk does not end a run; older checkpoints remain, and the next one may find room.
-    pub(super) fn checkpoint_failed(&mut self, step: Step, actions: &mut Vec<Action>) {
-        if self.phase == Phase::WritingCheckpoint && step == self.step {
-            self.tasks.pop_front();
-            self.advance(actions);
-        }
-    }
-
     pub(super) fn start_comparison(&mut self, actions: &mut Vec<Action>) {
         self.phase = Phase::Comparing { digests: BTreeMap::new() };
         self.waiting_since = self.now;
@@ -54,6 +26,10 @@ impl Machine {
             silent.remove(&worker);
         }
         let active: BTreeSet<WorkerId> = self.active().collect();
+        if matches!(self.phase, Phase::Loading { .. }) && step == self.step && active.contains(&worker) {
+            self.reference.get_or_insert(digest);
+            return self.loading_progressed(actions);
+        }
         let Phase::Comparing { digests } = &mut self.phase else { return };
         if step != self.step || !active.contains(&worker) {
             return;
@@ -62,7 +38,7 @@ impl Machine {
         if digests.len() < active.len() {
             return;
         }
-        let expected = majority(digests);
+        let expected = majority(digests).expect("every active worker has told its digest");
         let differing: Vec<(WorkerId, Digest)> =
             digests.iter().filter(|(_, found)| **found != expected).map(|(w, found)| (*w, *found)).collect();
         self.reference = Some(expected);
@@ -79,6 +55,7 @@ impl Machine {
         let shares = self.shares();
         let waiting = shares.iter().filter(|(_, lanes)| !lanes.is_empty()).map(|(w, _)| *w).collect();
         self.phase = Phase::Evaluating { scope, waiting };
+        self.waiting_since = self.now;
         for (worker, lanes) in shares {
             if !lanes.is_empty() {
                 actions.push(Action::Evaluate { worker, term: self.term, scope, lanes });
@@ -117,7 +94,7 @@ impl Machine {
             return self.plan_the_end();
         }
         if self.stopping {
-            self.tasks.extend([Task::Checkpoint, Task::Finish(Ending::Interrupted)]);
+            self.tasks.extend([Task::Checkpoint, Task::AwaitCheckpoint, Task::Finish(Ending::Interrupted)]);
         } else if self.plan.checkpoint_due(step) {
             self.tasks.push_back(Task::Checkpoint);
         }
@@ -133,7 +110,7 @@ impl Machine {
         if self.plan.has_test {
             self.tasks.push_back(Task::Evaluate(Scope::FinalTest));
         }
-        self.tasks.push_back(Task::Finish(Ending::Complete));
+        self.tasks.extend([Task::AwaitCheckpoint, Task::Finish(Ending::Complete)]);
     }
 
     pub(super) fn stop_requested(&mut self, actions: &mut Vec<Action>) {
@@ -143,8 +120,10 @@ impl Machine {
         self.stopping = true;
         match self.phase {
             // Nobody computes, and a state that could be written is either the seed's or already on disk.
-            Phase::Gathering => self.finish(Ending::Interrupted, actions),
-            Phase::Loading if self.active().next().is_none() => self.finish(Ending::Interrupted, actions),
+            Phase::Gathering | Phase::RollingBack => self.finish(Ending::Interrupted, actions),
+            Phase::Loading { .. } if self.active().next().is_none() => {
+                self.finish(Ending::Interrupted, actions)
+            }
             // The step under way is committed first; then `plan_boundary` ends the run.
             Phase::Computing { .. } | Phase::Reducing | Phase::Acknowledging { .. } => {}
             _ => self.stop_after_pending_tasks(),
@@ -156,25 +135,13 @@ impl Machine {
             return;
         }
         if !self.nothing_to_save() {
-            self.tasks.push_back(Task::Checkpoint);
+            self.tasks.extend([Task::Checkpoint, Task::AwaitCheckpoint]);
         }
         self.tasks.push_back(Task::Finish(Ending::Interrupted));
-    }
-
-    /// The committed state is the seed's, or in a checkpoint already.
-    pub(super) fn nothing_to_save(&self) -> bool {
-        self.step == Step(0) || self.checkpointed == Some(self.step)
     }
 
     pub(super) fn finish(&mut self, ending: Ending, actions: &mut Vec<Action>) {
         self.phase = Phase::Over;
         actions.push(Action::Finish { ending });
     }
-}
-
-/// The digest most workers have; of equally frequent ones, that of the worker that has been here longest.
-pub(super) fn majority(digests: &BTreeMap<WorkerId, Digest>) -> Digest {
-    let votes = |digest: &Digest| digests.values().filter(|other| *other == digest).count();
-    // `max_by_key` takes the last of the largest: reversed, that is the first to have joined.
-    *digests.values().rev().max_by_key(|digest| votes(digest)).expect("there is an active worker")
 }

@@ -7,9 +7,11 @@ use std::time::Duration;
 use carousel_proto::digest::Digest;
 use carousel_proto::{Step, Term, WorkerId};
 
+use super::Exchange;
+
 /// Which evaluation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Scope {
+pub enum Scope {
     /// Validation that the configuration asks for at this step; the schedule learns of it.
     Scheduled,
     /// Validation at the end of the run, for the record only.
@@ -25,17 +27,43 @@ pub enum Ending {
     Complete,
     /// It was asked to stop; the state is in a checkpoint.
     Interrupted,
-    /// Every worker, and with them every replica of the committed state, is gone; the last checkpoint remains.
-    EveryReplicaLost,
+}
+
+/// What a worker that comes back still holds of the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The step of its replica.
+    pub step: Step,
+    /// The step whose whole reduced gradient it holds, not applied yet.
+    pub gradient: Option<Step>,
+}
+
+/// Where a worker's replica comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LoadSource {
+    /// The seed or the coordinator: whatever it has at hand.
+    Coordinator,
+    /// These workers, which hold it.
+    Peers {
+        /// All active ones.
+        workers: Vec<WorkerId>,
+    },
+    /// It never lost it.
+    Held {
+        /// Whether it must apply the last commit first.
+        commit: bool,
+    },
 }
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Event {
+pub enum Event {
     /// A worker has introduced itself.
     Joined {
         /// Its number.
         worker: WorkerId,
+        /// What it brings along.
+        held: Option<Held>,
     },
     /// A worker's session is over, for whatever reason.
     Left {
@@ -51,6 +79,16 @@ pub(crate) enum Event {
         /// The replica's digest.
         digest: Digest,
     },
+    /// A newcomer could not load the replica from its peers.
+    LoadFailed {
+        /// The worker.
+        worker: WorkerId,
+    },
+    /// A worker has given a sign of life.
+    Heard {
+        /// The worker.
+        worker: WorkerId,
+    },
     /// A worker's partial gradients and losses of a step are all here.
     Reported {
         /// The worker.
@@ -59,6 +97,8 @@ pub(crate) enum Event {
         term: Term,
         /// The step it computed.
         step: Step,
+        /// How long it computed.
+        took: Duration,
     },
     /// Mesh: a worker has reduced its slice.
     Sliced {
@@ -108,6 +148,13 @@ pub(crate) enum Event {
         /// Its step.
         step: Step,
     },
+    /// The driver has gone back to the last checkpoint, or with no digest to the seed.
+    RolledBack {
+        /// Its step.
+        step: Step,
+        /// The digest of its replica.
+        digest: Option<Digest>,
+    },
     /// A worker tells the digest of its replica.
     Digested {
         /// The worker.
@@ -133,9 +180,36 @@ pub(crate) enum Event {
     StopRequested,
 }
 
+impl Event {
+    /// The worker that an event is a sign of life of.
+    #[must_use]
+    pub fn worker(&self) -> Option<WorkerId> {
+        match self {
+            Self::Joined { worker, .. }
+            | Self::Ready { worker, .. }
+            | Self::LoadFailed { worker }
+            | Self::Heard { worker }
+            | Self::Reported { worker, .. }
+            | Self::Sliced { worker, .. }
+            | Self::Acknowledged { worker, .. }
+            | Self::Evaluated { worker, .. }
+            | Self::ReplicaReceived { worker, .. }
+            | Self::Digested { worker, .. }
+            | Self::Leaving { worker } => Some(*worker),
+            Self::Left { .. }
+            | Self::Reduced { .. }
+            | Self::CheckpointWritten { .. }
+            | Self::CheckpointFailed { .. }
+            | Self::RolledBack { .. }
+            | Self::Tick
+            | Self::StopRequested => None,
+        }
+    }
+}
+
 /// Where the carries of a step's lanes come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum CarryOrigin {
+pub enum CarryOrigin {
     /// The worker's own last committed ones.
     Keep,
     /// Zero: an epoch begins.
@@ -146,7 +220,7 @@ pub(crate) enum CarryOrigin {
 
 /// What the driver must do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Action {
+pub enum Action {
     /// Tell the user that workers are awaited.
     Waiting {
         /// Workers here.
@@ -154,12 +228,14 @@ pub(crate) enum Action {
         /// Workers needed.
         needed: usize,
     },
-    /// Send a worker the committed replica (or let it make the initial one).
+    /// Let a worker load the committed replica; answer with [`Event::Ready`] or [`Event::LoadFailed`].
     Load {
-        /// To whom.
+        /// Who.
         worker: WorkerId,
         /// The committed step.
         step: Step,
+        /// Where from.
+        source: LoadSource,
     },
     /// A step begins, with these workers and lanes; assignments follow.
     Begin {
@@ -167,6 +243,8 @@ pub(crate) enum Action {
         term: Term,
         /// The step.
         step: Step,
+        /// How its gradients are exchanged.
+        exchange: Exchange,
         /// Every active worker in order, with its lanes; some may be empty.
         shares: Vec<(WorkerId, Range<u32>)>,
     },
@@ -224,18 +302,26 @@ pub(crate) enum Action {
         /// Which evaluation.
         scope: Scope,
     },
-    /// Ask a worker for its replica; answer with [`Event::ReplicaReceived`].
+    /// Ask a worker for a copy of its replica, which it sends beside its work; answer with [`Event::ReplicaReceived`].
     FetchReplica {
         /// Whom.
         worker: WorkerId,
         /// The committed step.
         step: Step,
     },
-    /// Write the replica at hand as a checkpoint; answer with [`Event::CheckpointWritten`].
-    WriteCheckpoint {
+    /// A checkpoint of this boundary is to be made: keep its carries and schedule.
+    Snapshot {
         /// The committed step.
         step: Step,
     },
+    /// The replica of a snapshot is here: write them, beside the run; answer with [`Event::CheckpointWritten`] or
+    /// [`Event::CheckpointFailed`].
+    WriteCheckpoint {
+        /// The snapshot's step.
+        step: Step,
+    },
+    /// Go back to the last whole checkpoint, or to the seed; answer with [`Event::RolledBack`].
+    Rollback,
     /// Ask a worker for the digest of its replica.
     AskDigest {
         /// Whom.
@@ -264,7 +350,7 @@ pub(crate) enum Action {
 
 /// Why a worker may not take part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ExpelReason {
+pub enum ExpelReason {
     /// It loaded a replica nobody asked for.
     UnexpectedReplica {
         /// The replica's step.

@@ -1,16 +1,18 @@
-//! Who takes part: joining, loading a replica, leaving, being lost, being too late. Every change begins a new term.
+//! Who takes part: joining, leaving, being lost. Every change begins a new term.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
-use carousel_proto::digest::Digest;
-use carousel_proto::{Step, WorkerId};
+use carousel_proto::WorkerId;
 
-use super::{Action, Ending, Exchange, ExpelReason, Machine, Phase, Standing};
+use super::{Action, Ending, ExpelReason, Held, Machine, Member, Phase, Standing};
+
+/// How long a run that has lost its replica waits, from the first worker that comes without it, for one that still has
+/// it. Workers try to come back at least once a second.
+const RETURN: Duration = Duration::from_secs(2);
 
 impl Machine {
-    pub(super) fn joined(&mut self, worker: WorkerId, actions: &mut Vec<Action>) {
-        self.members.insert(worker, Standing::New);
+    pub(super) fn joined(&mut self, worker: WorkerId, held: Option<Held>, actions: &mut Vec<Action>) {
+        self.members.insert(worker, Member { standing: Standing::New, held, heard: self.now });
         if self.phase == Phase::Gathering {
             self.advance(actions);
         }
@@ -20,7 +22,7 @@ impl Machine {
         match self.forget(worker) {
             None | Some(Standing::New) => {}
             Some(Standing::Loading) => {
-                if self.phase == Phase::Loading {
+                if matches!(self.phase, Phase::Loading { .. }) {
                     self.loading_progressed(actions);
                 }
             }
@@ -32,45 +34,37 @@ impl Machine {
     pub(super) fn forget(&mut self, worker: WorkerId) -> Option<Standing> {
         self.lanes_of.remove(&worker);
         self.leaving.remove(&worker);
-        self.members.remove(&worker)
+        self.relayed.remove(&worker);
+        self.balance.forget(worker);
+        if self.fetching.is_some_and(|(from, _)| from == worker) {
+            self.fetching = None;
+            self.saving.source_lost();
+        }
+        self.members.remove(&worker).map(|member| member.standing)
     }
 
     /// Whatever was under way is void; it starts again, in a new term, with those who are left.
     pub(super) fn active_worker_lost(&mut self, actions: &mut Vec<Action>) {
         self.enter_new_term();
-        if matches!(self.phase, Phase::Gathering | Phase::Loading | Phase::WritingCheckpoint) {
-            return;
+        match self.phase {
+            Phase::Gathering | Phase::RollingBack => {}
+            Phase::Loading { .. } => {
+                self.ask_for_the_reference(actions);
+                self.loading_progressed(actions);
+            }
+            _ => self.advance(actions),
         }
-        self.advance(actions);
     }
 
     pub(super) fn enter_new_term(&mut self) {
         self.term = self.term.next();
         self.carries_moved = true;
-    }
-
-    pub(super) fn ready(&mut self, worker: WorkerId, step: Step, digest: Digest, actions: &mut Vec<Action>) {
-        if self.members.get(&worker) != Some(&Standing::Loading) || step != self.step {
-            return self.expel(worker, ExpelReason::UnexpectedReplica { step }, actions);
-        }
-        let expected = *self.reference.get_or_insert(digest);
-        if digest != expected {
-            return self.expel(worker, ExpelReason::DigestDiffers { step, expected, found: digest }, actions);
-        }
-        self.members.insert(worker, Standing::Active);
-        self.enter_new_term();
-        self.loading_progressed(actions);
+        self.relay.end();
     }
 
     pub(super) fn expel(&mut self, worker: WorkerId, reason: ExpelReason, actions: &mut Vec<Action>) {
         actions.push(Action::Expel { worker, reason });
         self.left(worker, actions);
-    }
-
-    pub(super) fn loading_progressed(&mut self, actions: &mut Vec<Action>) {
-        if self.members.values().all(|s| *s != Standing::Loading) {
-            self.advance(actions);
-        }
     }
 
     pub(super) fn wait_for_workers(&mut self, actions: &mut Vec<Action>) {
@@ -81,45 +75,55 @@ impl Machine {
             self.workers_to_start = 1;
             self.phase = Phase::Gathering;
         }
-        actions.push(Action::Waiting { joined: self.members.len(), needed: self.workers_to_start });
+        self.tell_who_is_awaited(actions);
     }
 
-    pub(super) fn admit_newcomers(&mut self, actions: &mut Vec<Action>) {
-        if !self.replica_at_hand {
-            return self.fetch_replica(actions);
-        }
-        self.phase = Phase::Loading;
-        for (&worker, standing) in &mut self.members {
-            if *standing == Standing::New {
-                *standing = Standing::Loading;
-                actions.push(Action::Load { worker, step: self.step });
-            }
+    fn tell_who_is_awaited(&mut self, actions: &mut Vec<Action>) {
+        let (joined, needed) = (self.members.len(), self.workers_to_start);
+        if self.told.replace((joined, needed)) != Some((joined, needed)) {
+            actions.push(Action::Waiting { joined, needed });
         }
     }
 
-    pub(super) fn fetch_replica(&mut self, actions: &mut Vec<Action>) {
-        let from = self.active().next().expect("a replica that is not at hand is held by an active worker");
-        self.phase = Phase::FetchingReplica { from };
-        actions.push(Action::FetchReplica { worker: from, step: self.step });
+    /// Nobody active holds the committed replica and the driver does not either. A worker that was only cut off brings
+    /// it back; when none does, the run goes back to its last checkpoint and comes to the same bits again.
+    pub(super) fn await_the_replica(&mut self, actions: &mut Vec<Action>) {
+        if self.phase != Phase::Gathering {
+            self.workers_to_start = 1;
+            self.phase = Phase::Gathering;
+        }
+        if self.stopping {
+            return self.finish(Ending::Interrupted, actions);
+        }
+        if self.members.is_empty() {
+            self.gathering_since = None;
+            return self.tell_who_is_awaited(actions);
+        }
+        let since = *self.gathering_since.get_or_insert(self.now);
+        let patient = self.now.saturating_sub(since) < RETURN;
+        if patient && self.members.len() < self.workers_to_start {
+            return self.tell_who_is_awaited(actions);
+        }
+        if self.members.values().any(|member| self.brings_the_replica(member)) {
+            self.gathering_since = None;
+            return self.admit_newcomers(actions);
+        }
+        if !patient {
+            self.gathering_since = None;
+            self.phase = Phase::RollingBack;
+            actions.push(Action::Rollback);
+        }
     }
 
-    pub(super) fn replica_received(
-        &mut self,
-        worker: WorkerId,
-        step: Step,
-        digest: Digest,
-        actions: &mut Vec<Action>,
-    ) {
-        if self.phase != (Phase::FetchingReplica { from: worker }) || step != self.step {
-            return;
+    /// Time has passed while workers were awaited.
+    pub(super) fn gathering_went_on(&mut self, actions: &mut Vec<Action>) {
+        if self.gathering_since.is_some_and(|since| self.now.saturating_sub(since) >= RETURN) {
+            self.advance(actions);
         }
-        self.reference = Some(digest);
-        self.replica_at_hand = true;
-        self.advance(actions);
     }
 
     pub(super) fn wants_to_leave(&mut self, worker: WorkerId, actions: &mut Vec<Action>) {
-        match self.members.get(&worker) {
+        match self.members.get(&worker).map(|member| member.standing) {
             // At the next boundary, when the step under way is committed.
             Some(Standing::Active) => {
                 self.leaving.insert(worker);
@@ -142,58 +146,5 @@ impl Machine {
         self.enter_new_term();
         actions.push(Action::Release { worker });
         self.advance(actions);
-    }
-
-    /// Time has passed: who keeps the others waiting beyond the deadline is left behind. When that is everybody there
-    /// is nobody to go on with, and the coordinator rather was held up itself: it waits.
-    pub(super) fn look_at_the_clock(&mut self, actions: &mut Vec<Action>) {
-        let waited = self.now.saturating_sub(self.waiting_since);
-        if waited <= self.patience.deadline() {
-            return;
-        }
-        match &self.phase {
-            Phase::Computing { reports, .. } if !reports.is_empty() => {
-                let late = reports.iter().copied().collect();
-                self.leave_behind(late, waited, actions);
-            }
-            Phase::Comparing { digests } => {
-                let late = self.active().filter(|worker| !digests.contains_key(worker)).collect();
-                self.leave_behind(late, waited, actions);
-            }
-            Phase::Acknowledging { waiting } if self.exchange == Exchange::Star => {
-                let late = waiting.iter().copied().collect();
-                self.leave_behind(late, waited, actions);
-            }
-            // In a mesh one silent worker keeps everybody from a whole gradient: those who wait for it are asked, too,
-            // and answer.
-            Phase::Computing { .. } | Phase::Acknowledging { .. } => self.probe(waited, actions),
-            _ => {}
-        }
-    }
-
-    fn leave_behind(&mut self, late: Vec<WorkerId>, waited: Duration, actions: &mut Vec<Action>) {
-        if late.is_empty() || late.len() == self.active().count() {
-            return;
-        }
-        for worker in late {
-            actions.push(Action::Expel { worker, reason: ExpelReason::Overdue { waited } });
-            self.forget(worker);
-        }
-        self.active_worker_lost(actions);
-    }
-
-    /// Asks everybody for a sign of life, and a deadline later leaves those behind who gave none. When all did, what is
-    /// missing was lost on the way: the step is run again.
-    fn probe(&mut self, waited: Duration, actions: &mut Vec<Action>) {
-        self.waiting_since = self.now;
-        match self.probed.take() {
-            None => {
-                let asked: BTreeSet<WorkerId> = self.active().collect();
-                actions.extend(asked.iter().map(|&worker| Action::AskDigest { worker, step: self.step }));
-                self.probed = Some(asked);
-            }
-            Some(silent) if silent.is_empty() => self.active_worker_lost(actions),
-            Some(silent) => self.leave_behind(silent.into_iter().collect(), waited, actions),
-        }
     }
 }

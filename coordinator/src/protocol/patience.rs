@@ -14,21 +14,26 @@ const FLOOR: Duration = Duration::from_secs(1);
 const STEPS: u32 = 8;
 
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Patience {
+pub(super) struct Patience {
     recent: VecDeque<Duration>,
 }
 
 impl Patience {
     /// Learns how long a step took, from its assignment to its commit.
-    pub(crate) fn learn(&mut self, step: Duration) {
+    pub(super) fn learn(&mut self, step: Duration) {
         if self.recent.len() == REMEMBERED {
             self.recent.pop_front();
         }
         self.recent.push_back(step);
     }
 
+    /// What was learnt last, oldest first.
+    pub(super) fn recent(&self) -> impl Iterator<Item = Duration> + '_ {
+        self.recent.iter().copied()
+    }
+
     /// How long to wait for a part of a step.
-    pub(crate) fn deadline(&self) -> Duration {
+    pub(super) fn deadline(&self) -> Duration {
         let mut sorted: Vec<Duration> = self.recent.iter().copied().collect();
         sorted.sort_unstable();
         sorted.get(sorted.len() / 2).map_or(UNKNOWN, |median| FLOOR + *median * STEPS)

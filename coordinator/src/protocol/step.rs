@@ -2,24 +2,23 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::time::Duration;
 
 use carousel_proto::{Step, Term, WorkerId};
 
 use super::{Action, CarryOrigin, Exchange, Machine, Phase};
-use crate::plan::cut_lanes;
 
 impl Machine {
-    pub(super) fn shares(&self) -> Vec<(WorkerId, Range<u32>)> {
+    pub(super) fn shares(&mut self) -> Vec<(WorkerId, Range<u32>)> {
         let workers: Vec<WorkerId> = self.active().collect();
-        let cut = cut_lanes(self.plan.lanes, workers.len());
-        workers.into_iter().zip(cut).collect()
+        self.balance.cut(self.plan.lanes, &workers)
     }
 
     pub(super) fn start_step(&mut self, actions: &mut Vec<Action>) {
         let step = self.step.next();
-        let shares = self.shares();
+        let (shares, exchange) = (self.shares(), self.exchange_of(step));
         let reports = shares.iter().filter(|(_, lanes)| !lanes.is_empty()).map(|(w, _)| *w).collect();
-        actions.push(Action::Begin { term: self.term, step, shares: shares.clone() });
+        actions.push(Action::Begin { term: self.term, step, exchange, shares: shares.clone() });
         for (worker, lanes) in &shares {
             let carry = self.carry_origin(step, *worker, lanes);
             actions.push(Action::Assign {
@@ -34,7 +33,8 @@ impl Machine {
         self.carries_moved = false;
         self.acknowledged.clear();
         self.probed = None;
-        let slices = match self.exchange {
+        self.told = None;
+        let slices = match exchange {
             Exchange::Star => BTreeSet::new(),
             Exchange::Mesh => self.active().collect(),
         };
@@ -56,12 +56,20 @@ impl Machine {
         (term, step) == (self.term, self.step.next())
     }
 
-    pub(super) fn reported(&mut self, worker: WorkerId, term: Term, step: Step, actions: &mut Vec<Action>) {
+    pub(super) fn reported(
+        &mut self,
+        worker: WorkerId,
+        (term, step): (Term, Step),
+        took: Duration,
+        actions: &mut Vec<Action>,
+    ) {
         let current = self.is_current(term, step);
+        let lanes = self.lanes_of.get(&worker).map_or(0, |lanes| lanes.len() as u32);
         if let Phase::Computing { reports, .. } = &mut self.phase
             && current
             && reports.remove(&worker)
         {
+            self.balance.learn(worker, lanes, took);
             self.computing_progressed(actions);
         }
     }
@@ -91,7 +99,7 @@ impl Machine {
         }
         let active = self.active();
         let waiting: BTreeSet<WorkerId> = active.filter(|w| !self.acknowledged.contains(w)).collect();
-        if self.exchange == Exchange::Star {
+        if self.exchange_of(step) == Exchange::Star {
             actions.extend(waiting.iter().map(|&worker| Action::SendReduced { worker, term, step }));
         }
         self.phase = Phase::Acknowledging { waiting };
@@ -109,13 +117,15 @@ impl Machine {
         if !self.is_current(term, step) {
             return;
         }
+        let mesh = self.exchange_of(step) == Exchange::Mesh;
         match &mut self.phase {
             Phase::Acknowledging { waiting } => {
                 waiting.remove(&worker);
+                self.waiting_since = self.now;
                 self.acknowledging_progressed(actions);
             }
             // A mesh hands its slices round without the coordinator: whoever has them all says so at once.
-            Phase::Computing { .. } | Phase::Reducing if self.exchange == Exchange::Mesh => {
+            Phase::Computing { .. } | Phase::Reducing if mesh => {
                 self.acknowledged.insert(worker);
             }
             _ => {}

@@ -92,32 +92,98 @@ fn slices_cover_everything_once_and_end_on_blocks() {
     }
 }
 
+#[test]
+fn segments_cover_a_slice_and_runs_are_cut_at_their_bounds() {
+    let dense = BLOCK..BLOCK + 2 * SEGMENT + 7;
+    let all: Vec<_> = segments(&dense).collect();
+    assert_eq!(
+        all,
+        [BLOCK..BLOCK + SEGMENT, BLOCK + SEGMENT..BLOCK + 2 * SEGMENT, BLOCK + 2 * SEGMENT..dense.end]
+    );
+    assert_eq!(cut_at_segments(&(0..usize::MAX / 2), &dense).collect::<Vec<_>>(), all);
+    let run = BLOCK + SEGMENT - 3..BLOCK + SEGMENT + 2;
+    let cuts: Vec<_> = cut_at_segments(&run, &dense).collect();
+    assert_eq!(cuts, [run.start..BLOCK + SEGMENT, BLOCK + SEGMENT..run.end]);
+    assert_eq!(cut_at_segments(&(0..BLOCK), &dense).count(), 0, "a run before the slice");
+    assert_eq!(cut_at_segments(&(dense.end..dense.end + 5), &dense).count(), 0, "a run after the slice");
+}
+
+#[test]
+fn pieces_that_overlap_or_end_inside_a_float_are_refused() {
+    let mut pieces = Pieces::default();
+    let bytes = |n: usize| bytes::Bytes::from(vec![0; n]);
+    assert!(pieces.insert(10, bytes(8)));
+    for (start, len) in [(10, 8), (11, 4), (9, 8), (8, 40), (20, 0), (20, 5)] {
+        assert!(!pieces.insert(start, bytes(len)), "{len} bytes at float {start}");
+    }
+    assert!(pieces.insert(12, bytes(4)) && pieces.insert(8, bytes(8)));
+    assert_eq!(pieces.floats(), 5);
+}
+
+/// What a slice's owner makes of everybody's nodes, segment by segment, each piece cut in two `seed` floats in.
+fn by_segments(
+    layout: &GradientLayout,
+    tree: LaneTree,
+    nodes: &[(Node, Gradient)],
+    (slice, seed): (&Slice, usize),
+) -> (Gradient, SquareSums) {
+    let touched = |g: &Gradient| layout.rows_of(&g.rows, &g.floats[DENSE..], slice);
+    let rows = layout.reduce_rows(tree, nodes.iter().map(|(node, g)| (*node, touched(g))).collect());
+    let summation = Summation::new(tree, nodes.iter().map(|(node, _)| *node).collect());
+    let (mut floats, mut dense) = (vec![0.0; slice.dense.len()], Vec::new());
+    for segment in segments(&slice.dense) {
+        let pieces = |(_, gradient): &(Node, Gradient)| {
+            let mut pieces = Pieces::default();
+            let middle = segment.start + seed % segment.len();
+            for run in [middle..segment.end, segment.start..middle] {
+                let data = bytemuck::cast_slice(&gradient.floats[run.clone()]).to_vec();
+                assert_eq!(pieces.insert(run.start, data.into()), !run.is_empty());
+            }
+            pieces
+        };
+        let sources: Vec<Pieces> = nodes.iter().map(pieces).collect();
+        let out = &mut floats[segment.start - slice.dense.start..segment.end - slice.dense.start];
+        dense.extend(summation.run(segment.start, &sources, out, |first, block| {
+            layout.fold_rows(&rows, first, block);
+        }));
+    }
+    let rows = if layout.rows_fold_into.is_some() { TouchedRows::default() } else { rows };
+    let sums = SquareSums { dense, rows: layout.row_squares(&rows.values) };
+    floats.extend(rows.values);
+    (Gradient { rows: rows.tokens, floats }, sums)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
 
     #[test]
-    fn neither_holders_nor_owners_change_a_bit(
-        lanes in 1u32..12, cuts in proptest::collection::vec(0u32..12, 0..4), owners in 1usize..7, fold in prop::option::of(0usize..9000),
+    fn neither_holders_nor_owners_nor_segments_change_a_bit(
+        lanes in 1u32..12, cuts in proptest::collection::vec(0u32..12, 0..4), owners in 1usize..7,
+        fold in prop::option::of(0usize..9000), seed in 0usize..10_000,
     ) {
         let layout = layout(fold);
         let tree = LaneTree::new(lanes);
-        let reduced = |nodes: &[Node], slice: &Slice| {
-            let cut = |n: &Node| {
-                let whole = partial(tree.lanes_under(*n).unwrap());
-                (*n, layout.cut(layout.parts(&whole), slice))
-            };
-            layout.reduce(tree, nodes.iter().map(cut).collect(), slice)
+        let nodes_of = |nodes: &[Node]| -> Vec<(Node, Gradient)> {
+            nodes.iter().map(|n| (*n, partial(tree.lanes_under(*n).unwrap()))).collect()
         };
         let singles: Vec<Node> = (0..lanes).map(|index| Node { level: 0, index }).collect();
-        let star = reduced(&singles, &whole(&layout));
+        let star = layout.reduce(tree, nodes_of(&singles).into_iter().collect(), &whole(&layout));
         let mut bounds: Vec<u32> = cuts.into_iter().map(|c| c.min(lanes)).chain([0, lanes]).collect();
         bounds.sort_unstable();
-        let nodes: Vec<Node> = bounds.windows(2).flat_map(|w| tree.maximal_nodes(w[0]..w[1])).collect();
+        let held: Vec<Node> = bounds.windows(2).flat_map(|w| tree.maximal_nodes(w[0]..w[1])).collect();
+        let held = nodes_of(&held);
         let slices = layout.slices(owners);
-        let mesh: Vec<Gradient> = slices.iter().map(|slice| reduced(&nodes, slice)).collect();
-        let joined = layout.join(mesh.iter().cloned().map(Arc::new).collect());
+        let mesh: Vec<_> = slices.iter().map(|slice| by_segments(&layout, tree, &held, (slice, seed))).collect();
+        let mut joined = Gradient::default();
+        for ((gradient, _), slice) in mesh.iter().zip(&slices) {
+            joined.floats.extend(&gradient.floats[..slice.dense.len()]);
+            joined.rows.extend(&gradient.rows);
+        }
+        for ((gradient, _), slice) in mesh.iter().zip(&slices) {
+            joined.floats.extend(&gradient.floats[slice.dense.len()..]);
+        }
         prop_assert_eq!(bits(&joined), bits(&star));
-        let sums: Vec<SquareSums> = slices.iter().zip(&mesh).map(|(s, g)| layout.square_sums(g, s)).collect();
+        let sums: Vec<SquareSums> = mesh.into_iter().map(|(_, sums)| sums).collect();
         let alone = layout.square_sums(&star, &whole(&layout));
         prop_assert_eq!(norm(&sums).to_bits(), norm(&[alone]).to_bits());
     }

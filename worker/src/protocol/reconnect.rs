@@ -1,0 +1,41 @@
+//! When a worker tries to reach its coordinator again. Pure: the time in, a pause out.
+
+use std::time::Duration;
+
+use super::{Action, Fault};
+
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// A coordinator that has lost every replica waits twice as long for one to come back.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// How long a coordinator may be out of reach before the worker gives up.
+pub(super) const PATIENCE: Duration = Duration::from_secs(300);
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Reconnect {
+    /// Sessions that were lost, or not begun, since the last one that led to work.
+    failures: u32,
+    /// Since when no coordinator has answered.
+    silent_since: Option<Duration>,
+}
+
+impl Reconnect {
+    /// A coordinator has answered; it may yet send this worker away.
+    pub(super) fn reached(&mut self) {
+        self.silent_since = None;
+    }
+
+    /// Work was assigned.
+    pub(super) fn is_wanted(&mut self) {
+        self.failures = 0;
+    }
+
+    pub(super) fn lost(&mut self, now: Duration) -> Action {
+        let since = *self.silent_since.get_or_insert(now);
+        if now.saturating_sub(since) >= PATIENCE {
+            return Action::GiveUp(Fault::Unreachable(PATIENCE));
+        }
+        let after = (FIRST_PAUSE * (1 << self.failures.min(8))).min(LONGEST_PAUSE);
+        self.failures += 1;
+        Action::Connect { after }
+    }
+}

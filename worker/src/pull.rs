@@ -1,0 +1,149 @@
+//! The replica of a committed step, pulled from healthy peers in parallel: each hands out the next part that is missing, so
+//! that a fast peer gives more. A peer that fails or is silent is left; its parts go to the others. What came is checked by
+//! its digest, by the coordinator.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use carousel_proto::Step;
+use carousel_proto::v1::PullRequest;
+use tokio::task::JoinSet;
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::session::{FLOW_WINDOW_BYTES, MAX_MESSAGE_BYTES, generated::exchange_client::ExchangeClient};
+
+/// Floats of a part: 1 MiB.
+const PART: usize = 1 << 18;
+/// Peers that are asked, and requests under way to each: more than that does not make a newcomer's line wider.
+const MOST_PEERS: usize = 4;
+const STREAMS: usize = 2;
+/// A peer that answers no request for so long is left.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How much is pulled.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Size {
+    pub sections: usize,
+    /// Of each section.
+    pub floats: usize,
+}
+
+/// Why nothing came of it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PullError {
+    #[error("there is no peer to pull from")]
+    NoPeer,
+    #[error("{missing} of {parts} parts are missing; the last peer failed with: {problem}")]
+    Missing { missing: usize, parts: usize, problem: String },
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    section: usize,
+    first: usize,
+    floats: usize,
+}
+
+type Parts = Arc<Mutex<VecDeque<Part>>>;
+
+fn next(parts: &Parts) -> Option<Part> {
+    parts.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+}
+
+fn put_back(parts: &Parts, part: Part) {
+    parts.lock().unwrap_or_else(PoisonError::into_inner).push_front(part);
+}
+
+/// Pulls the whole replica; `sign_of_life` is called with every part that has come.
+pub(crate) async fn pull(
+    peers: &[String],
+    step: Step,
+    size: Size,
+    sign_of_life: impl Fn(),
+) -> Result<Vec<Vec<f32>>, PullError> {
+    if peers.is_empty() {
+        return Err(PullError::NoPeer);
+    }
+    let parts = parts_of(size);
+    let (total, mut missing) = (parts.len(), parts.len());
+    let parts: Parts = Arc::new(Mutex::new(parts));
+    let mut sections = vec![vec![0.0; size.floats]; size.sections];
+    let (sender, mut arrived) = tokio::sync::mpsc::channel(2 * MOST_PEERS * STREAMS);
+    let mut tasks = JoinSet::new();
+    for peer in peers.iter().take(MOST_PEERS) {
+        for _ in 0..STREAMS {
+            tasks.spawn(pull_from(peer.clone(), step, parts.clone(), sender.clone()));
+        }
+    }
+    drop(sender);
+    while let Some((part, floats)) = arrived.recv().await {
+        let Part { section, first, .. } = part;
+        let to: &mut [f32] = &mut sections[section][first..first + part.floats];
+        bytemuck::cast_slice_mut(to).copy_from_slice(&floats);
+        missing -= 1;
+        sign_of_life();
+    }
+    let mut problem = String::new();
+    while let Some(ended) = tasks.join_next().await {
+        if let Ok(Err(status)) = ended {
+            problem = status.message().into();
+        }
+    }
+    if missing > 0 { Err(PullError::Missing { missing, parts: total, problem }) } else { Ok(sections) }
+}
+
+fn parts_of(size: Size) -> VecDeque<Part> {
+    let of_section = |section| {
+        let part = move |first| Part { section, first, floats: PART.min(size.floats - first) };
+        (0..size.floats).step_by(PART).map(part)
+    };
+    (0..size.sections).flat_map(of_section).collect()
+}
+
+/// Asks one peer for part after part, until none is missing or it fails.
+async fn pull_from(
+    peer: String,
+    step: Step,
+    parts: Parts,
+    arrived: tokio::sync::mpsc::Sender<(Part, bytes::Bytes)>,
+) -> Result<(), Status> {
+    let mut client = connect(&peer).await?;
+    while let Some(part) = next(&parts) {
+        let Part { section, first, floats } = part;
+        let request =
+            PullRequest { step: step.0, section: section as u32, first: first as u64, floats: floats as u32 };
+        let reply = tokio::time::timeout(PATIENCE, client.pull(request)).await;
+        let reply = reply.unwrap_or_else(|_| Err(Status::deadline_exceeded("it did not answer")));
+        match reply.map(|reply| reply.into_inner().data) {
+            Ok(data) if data.len() == 4 * floats => {
+                if arrived.send((part, data)).await.is_err() {
+                    return Ok(());
+                }
+            }
+            Ok(data) => {
+                put_back(&parts, part);
+                let (found, expected) = (data.len(), 4 * floats);
+                return Err(Status::data_loss(format!("{found} bytes came, expected {expected}")));
+            }
+            Err(status) => {
+                put_back(&parts, part);
+                return Err(status);
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn connect(peer: &str) -> Result<ExchangeClient<Channel>, Status> {
+    let endpoint = Endpoint::from_shared(format!("http://{peer}"));
+    let endpoint = endpoint.map_err(|error| Status::invalid_argument(error.to_string()))?;
+    let endpoint = endpoint
+        .tcp_nodelay(true)
+        .connect_timeout(PATIENCE)
+        .initial_stream_window_size(FLOW_WINDOW_BYTES)
+        .initial_connection_window_size(FLOW_WINDOW_BYTES);
+    let channel = endpoint.connect().await.map_err(|error| Status::unavailable(error.to_string()))?;
+    Ok(ExchangeClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES))
+}
