@@ -13,11 +13,11 @@ pub struct FailPoint(&'static str);
 impl FailPoint {
     /// Lanes came, nothing is computed yet.
     pub(crate) const ASSIGNED: Self = Self("worker-assigned");
-    /// Forward and backward are done, nobody has a part of it yet.
+    /// Forward and backward are done; of a star nobody has a part of it yet.
     pub(crate) const COMPUTED: Self = Self("worker-computed");
-    /// About half of the partial sums are handed to the network.
+    /// Some of the partial sums are handed to the network, others are not.
     pub(crate) const HALF_SENT: Self = Self("worker-half-sent");
-    /// Mesh: the slice of this worker is reduced and handed to the network.
+    /// Mesh: the slice of this worker is reduced and handed to the network, its sums are reported.
     pub(crate) const SLICE_SENT: Self = Self("worker-slice-sent");
     /// The whole reduced gradient is here, and the coordinator told so.
     pub(crate) const ACKNOWLEDGED: Self = Self("worker-acknowledged");
@@ -25,10 +25,12 @@ impl FailPoint {
     pub(crate) const COMMITTED: Self = Self("worker-committed");
     /// The weights have moved.
     pub(crate) const APPLIED: Self = Self("worker-applied");
-    /// A section of a replica came, others are still to come.
+    /// A part of a replica came from a peer, others may still be to come.
     pub(crate) const HALF_LOADED: Self = Self("worker-half-loaded");
-    /// The first section of this worker's replica is on its way to somebody.
+    /// A part of this worker's replica is about to go to a newcomer.
     pub(crate) const SERVING: Self = Self("worker-serving");
+    /// A copy of this worker's replica is about to go to the coordinator, for a checkpoint.
+    pub(crate) const DEPOSITING: Self = Self("worker-depositing");
     /// A window of an evaluation is done.
     pub(crate) const EVALUATING: Self = Self("worker-evaluating");
 
@@ -43,6 +45,7 @@ impl FailPoint {
         Self::APPLIED,
         Self::HALF_LOADED,
         Self::SERVING,
+        Self::DEPOSITING,
         Self::EVALUATING,
     ];
 

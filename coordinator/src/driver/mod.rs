@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 
 use crate::checkpoint::{Checkpoint, CheckpointError, Snapshot};
 use crate::deposit::Deposit;
+use crate::failpoint::{FailPoint, reach};
 use crate::intake::{Content, Limits};
 use crate::observer::{Observer, Report};
 use crate::protocol::{Action, Ending, Event, ExpelReason, Held, LoadSource, Machine, Origin, Scope};
@@ -270,6 +271,7 @@ impl<'a> Driver<'a> {
                 let assign = self.assignment(term, step);
                 let carries = self.step.carries_of(&self.carries, &lanes);
                 self.roster.assign(worker, assign, lanes, (carry, carries));
+                reach(FailPoint::ASSIGNED, step);
             }
             Action::Reduce { term, step } => self.reduce(term, step)?,
             Action::SendReduced { worker, term, step } => {
@@ -348,17 +350,20 @@ impl<'a> Driver<'a> {
             let checkpoint = self.records.last_checkpoint();
             return Err(RunError::NonFinite { step: step.0, parameter, checkpoint });
         }
+        reach(FailPoint::REDUCED, step);
         self.events.push_back(Event::Reduced { term, step });
         Ok(())
     }
 
     fn commit(&mut self, term: Term, step: Step) -> Result<(), RunError> {
+        reach(FailPoint::COMMITTED, step);
         self.step.take_carries(&mut self.carries);
         self.replica = None;
         let workers = self.machine.active().count();
         // What a worker applies is in the journal before: a coordinator that is lost in between goes on from it.
         let metrics = self.records.commit((term, step), self.step.result(), workers)?;
         self.remember(false);
+        reach(FailPoint::JOURNALLED, step);
         let ReducedStep { clip_scale, learning_rate, .. } = *self.step.result();
         let commit = v1::Commit { term: term.0, step: step.0, clip_scale, learning_rate };
         self.roster.commit(commit);
