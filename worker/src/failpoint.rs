@@ -25,7 +25,8 @@ impl FailPoint {
     pub(crate) const COMMITTED: Self = Self("worker-committed");
     /// The weights have moved.
     pub(crate) const APPLIED: Self = Self("worker-applied");
-    /// A part of a replica came from a peer, others may still be to come.
+    /// A part of a replica came, others may still be to come. What the coordinator sends tells its step at the end: until
+    /// then it counts as step 0.
     pub(crate) const HALF_LOADED: Self = Self("worker-half-loaded");
     /// A part of this worker's replica is about to go to a newcomer.
     pub(crate) const SERVING: Self = Self("worker-serving");

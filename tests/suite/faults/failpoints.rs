@@ -4,7 +4,8 @@ use super::quiet::{self, LONG, SHORT};
 use crate::crew::Crew;
 use crate::program::{Workshop, eventually, signal};
 
-/// A worker's points that every run passes; `worker-slice-sent` is the mesh's, `worker-half-loaded` a newcomer's.
+/// A worker's points that every run passes; `worker-slice-sent` is the mesh's, `worker-half-loaded` and
+/// `worker-serving` are passed when somebody joins.
 const WORKER: &[&str] = &[
     "worker-assigned",
     "worker-computed",
@@ -12,7 +13,7 @@ const WORKER: &[&str] = &[
     "worker-acknowledged",
     "worker-committed",
     "worker-applied",
-    "worker-serving",
+    "worker-depositing",
     "worker-evaluating",
 ];
 const OF_THE_MESH: &[&str] = &["worker-slice-sent"];
@@ -89,7 +90,7 @@ fn a_worker_that_stands_still_at_any_point_of_a_star_changes_nothing() {
 #[test]
 fn a_worker_that_panics_or_runs_out_of_memory_changes_nothing() {
     for exchange in ["cluster.exchange=mesh", "cluster.exchange=star"] {
-        for point in ["worker-computed", "worker-acknowledged", "worker-applied", "worker-serving"] {
+        for point in ["worker-computed", "worker-acknowledged", "worker-applied", "worker-depositing"] {
             ends_at(exchange, point, "panic", "a failpoint asked for it");
             ends_at(exchange, point, "oom", "memory allocation of");
         }
@@ -106,22 +107,46 @@ fn a_worker_that_pauses_is_waited_for() {
     }
 }
 
+/// A run of one worker, under way; a second one joins, and one of them has a failpoint.
+fn joined_late<'a>(
+    shop: &'a Workshop,
+    exchange: &str,
+    (first, late): (Option<&str>, Option<&str>),
+) -> Crew<'a> {
+    let mut crew = Crew::start(shop, None, ("run.toml", "late"), &[LONG, &[exchange]].concat());
+    crew.add_worker(first);
+    crew.wait_for_checkpoint(20);
+    crew.add_worker(late);
+    crew
+}
+
 #[test]
 fn a_newcomer_that_fails_while_it_loads_the_replica_changes_nothing() {
     for (exchange, action) in [("mesh", "abort"), ("star", "abort"), ("mesh", "stop")] {
         let shop = Workshop::new();
-        let exchange = format!("cluster.exchange={exchange}");
-        let mut crew = Crew::start(&shop, None, ("run.toml", "late"), &[LONG, &[&exchange]].concat());
-        crew.add_worker(None);
-        crew.wait_for_checkpoint(20);
-        crew.add_worker(Some(&format!("worker-half-loaded@0:{action}")));
+        let (exchange, failpoint) =
+            (format!("cluster.exchange={exchange}"), format!("worker-half-loaded@0:{action}"));
+        let mut crew = joined_late(&shop, &exchange, (None, Some(&failpoint)));
         crew.workers[1].wait_for("failpoint worker-half-loaded at step");
+        crew.coordinator.wait_for("left        worker 2");
         if action == "stop" {
-            crew.coordinator.wait_for("left        worker 2");
             signal("CONT", crew.workers[1].id());
             crew.coordinator.wait_for("joined      worker 3");
         }
         assert_eq!(crew.digest(), quiet::long(), "{exchange}, {action}\n{}", crew.story());
+    }
+}
+
+/// The only replica there is dies on its way to a newcomer, or to a checkpoint: the run goes back to the last one.
+#[test]
+fn the_only_worker_that_dies_while_it_hands_out_its_replica_changes_nothing() {
+    for (exchange, point) in [("mesh", "worker-serving"), ("star", "worker-depositing")] {
+        let shop = Workshop::new();
+        let (exchange, failpoint) = (&format!("cluster.exchange={exchange}"), format!("{point}@25"));
+        let mut crew = joined_late(&shop, exchange, (Some(&failpoint), None));
+        assert!(!crew.workers[0].wait().unwrap().success(), "{}", crew.story());
+        assert!(crew.workers[0].said().contains(&format!("failpoint {point} at step")), "{}", crew.story());
+        assert_eq!(crew.digest(), quiet::long(), "{exchange}\n{}", crew.story());
     }
 }
 
