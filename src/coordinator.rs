@@ -21,7 +21,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let prepared = launch::prepare(&arguments.run, &[])?;
+    let prepared = launch::prepare(&arguments.run, &[], true)?;
     let listener = launch::listen(arguments.listen)?;
     let address = listener.local_addr().map_err(Failure::failed)?;
     let folder = launch::folder_of(&prepared.run);

@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use carousel_coordinator::checkpoint::CheckpointError;
-use carousel_coordinator::{CutError, RunError};
+use carousel_coordinator::{CutError, JournalError, RunError};
 use carousel_corpus::CorpusError;
 use carousel_model::ModelError;
 use carousel_worker::WorkerError;
@@ -58,7 +58,9 @@ from!(BadInput: ConfigError, CorpusError, CutError, CheckpointError, ModelError)
 impl From<RunError> for Failure {
     fn from(error: RunError) -> Self {
         match error {
-            RunError::Exists { .. } | RunError::Listen { .. } => Self::bad_input(error),
+            RunError::Exists { .. }
+            | RunError::Listen { .. }
+            | RunError::Journal(JournalError::Locked { .. }) => Self::bad_input(error),
             _ => Self::failed(error),
         }
     }

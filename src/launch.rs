@@ -42,8 +42,12 @@ pub(crate) struct Prepared {
     pub run: Run,
 }
 
-/// Reads and checks everything; `extra` are further `--set` options.
-pub(crate) fn prepare(arguments: &RunArguments, extra: &[String]) -> Result<Prepared, Failure> {
+/// Reads and checks everything; `extra` are further `--set` options. `workers_outlive`: as in [`Run`].
+pub(crate) fn prepare(
+    arguments: &RunArguments,
+    extra: &[String],
+    workers_outlive: bool,
+) -> Result<Prepared, Failure> {
     let sets: Vec<String> = arguments.sets.iter().chain(extra).cloned().collect();
     let config = config::load(&arguments.config, &sets)?;
     let folder = arguments.run.clone().unwrap_or_else(|| default_folder(&arguments.config));
@@ -61,8 +65,8 @@ pub(crate) fn prepare(arguments: &RunArguments, extra: &[String]) -> Result<Prep
     let start = match found {
         None => Start::New { config_toml, tokenizer_json: tokenizer.to_json() },
         Some(checkpoint) => {
-            resume::check_data(&folder, &checkpoint, &tokens, &tokenizer)?;
-            Start::Resume { checkpoint: Box::new(checkpoint), config_toml }
+            resume::check_data(&folder, checkpoint.as_ref(), &tokens, &tokenizer)?;
+            Start::Resume { checkpoint: checkpoint.map(Box::new), config_toml }
         }
     };
     let run = Run {
@@ -77,6 +81,7 @@ pub(crate) fn prepare(arguments: &RunArguments, extra: &[String]) -> Result<Prep
             config::Exchange::Star => Exchange::Star,
         },
         workers: config.cluster.workers as usize,
+        workers_outlive,
     };
     Ok(Prepared { config, run })
 }
@@ -164,6 +169,7 @@ fn training(config: &Config) -> Training {
         clip_norm: (train.clip_norm > 0.0).then_some(train.clip_norm),
         evaluate_every: train.evaluate_every,
         checkpoint_every: train.checkpoint_every,
+        keep_checkpoints: train.keep_checkpoints,
         digest_every: (config.cluster.digest_every > 0).then_some(config.cluster.digest_every),
     }
 }

@@ -35,7 +35,10 @@ impl Progress {
             "epoch       {windows} steps of {streams} streams x {window} in {lanes} lanes; {last_step} steps in all"
         );
         if let Start::Resume { checkpoint, .. } = &run.start {
-            println!("resuming    from {}", checkpoint.path.display());
+            match checkpoint {
+                Some(found) => println!("resuming    with {}", found.path.display()),
+                None => println!("resuming    a run that has no checkpoint yet"),
+            }
         }
         let bar = ProgressBar::with_draw_target(Some(last_step), ProgressDrawTarget::stderr());
         let style = ProgressStyle::with_template("{bar:24} {pos}/{len} steps  {msg}  {eta} left");
@@ -101,6 +104,15 @@ impl Observer for Progress {
             Report::RolledBack { step } => self.line(&format!(
                 "rolled back to step {step}: no worker holds the state after it; it will be made again"
             )),
+            Report::Unwritten { file, problem } => {
+                self.line(&format!("unwritten   {file}: {problem}; the run goes on"));
+            }
+            Report::Written { file, lost: 0 } => {
+                self.line(&format!("written     {file}: there is room again, and nothing is missing"));
+            }
+            Report::Written { file, lost } => {
+                self.line(&format!("written     {file}: there is room again; {lost} entries are missing"));
+            }
             Report::Stopping => self.line("stopping    after this step"),
         }
     }

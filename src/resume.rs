@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use carousel_coordinator::TokenSource;
-use carousel_coordinator::checkpoint::{Checkpoint, RunFolder};
+use carousel_coordinator::checkpoint::{Checkpoint, CheckpointError, RunFolder};
 use carousel_corpus::Tokenizer;
 use toml::{Table, Value};
 
@@ -24,25 +24,28 @@ enum ResumeError {
     Tokenizer { run: String },
 }
 
-/// The latest whole checkpoint of a run, when `config` may go on with it.
-pub(crate) fn find(folder: &Path, config: &Config) -> Result<Checkpoint, Failure> {
+/// The latest whole checkpoint of a run, when `config` may go on with it; none when the run has not come so far.
+pub(crate) fn find(folder: &Path, config: &Config) -> Result<Option<Checkpoint>, Failure> {
     let run = RunFolder::new(folder);
     let own = config::read_resolved(&run.config())?;
     if let Some((key, found, own)) = first_difference(&table(config)?, &table(&own)?) {
         let run = folder.display().to_string();
         return Err(Failure::bad_input(ResumeError::Differs { run, key, found, own }));
     }
-    let found = run.latest()?;
+    let found = match run.latest() {
+        Err(CheckpointError::None { .. }) if !run.has_checkpoints()? => return Ok(None),
+        found => found?,
+    };
     for passed_over in &found.passed_over {
         eprintln!("warning: passed over a checkpoint: {passed_over}");
     }
-    Ok(found.checkpoint)
+    Ok(Some(found.checkpoint))
 }
 
 /// Whether text and tokenizer are still the run's.
 pub(crate) fn check_data(
     folder: &Path,
-    checkpoint: &Checkpoint,
+    checkpoint: Option<&Checkpoint>,
     tokens: &TokenSource,
     tokenizer: &Tokenizer,
 ) -> Result<(), Failure> {
@@ -50,7 +53,7 @@ pub(crate) fn check_data(
     if launch::tokenizer_of(&RunFolder::new(folder))?.to_json() != tokenizer.to_json() {
         return Err(Failure::bad_input(ResumeError::Tokenizer { run }));
     }
-    if checkpoint.state.data_digest != tokens.digest().to_string() {
+    if checkpoint.is_some_and(|found| found.state.data_digest != tokens.digest().to_string()) {
         return Err(Failure::bad_input(ResumeError::Data { run }));
     }
     Ok(())
@@ -77,11 +80,12 @@ fn first_difference(found: &Table, own: &Table) -> Option<(String, String, Strin
     })
 }
 
-/// Who computes never reaches the weights, nor does what is printed at the end; a length may be raised.
+/// Who computes never reaches the weights, nor does what is kept or what is printed at the end; a length may be raised.
 fn may_differ(key: &str, found: Option<&Value>, own: Option<&Value>) -> bool {
     let raised = matches!(key, "train.epochs" | "train.steps")
         && matches!((found, own), (Some(Value::Integer(found)), Some(Value::Integer(own))) if found >= own);
-    found == own || raised || key.starts_with("cluster.") || key.starts_with("sample.")
+    let elsewhere = key.starts_with("cluster.") || key.starts_with("sample.");
+    found == own || raised || elsewhere || key == "train.keep_checkpoints"
 }
 
 fn flatten(prefix: &str, table: &Table, keys: &mut Vec<(String, Value)>) {
@@ -99,7 +103,7 @@ mod tests {
     use super::*;
 
     fn difference(change: &str) -> Option<String> {
-        let own = "seed = 1\n[train]\nepochs = 5\nlanes = 4\nschedule = { kind = \"plateau\", divide = 4.0 }\n[cluster]\nworkers = 2\n";
+        let own = "seed = 1\n[train]\nepochs = 5\nlanes = 4\nkeep_checkpoints = 3\nschedule = { kind = \"plateau\", divide = 4.0 }\n[cluster]\nworkers = 2\n";
         let (from, to) = change.split_once(" -> ").unwrap();
         assert!(own.contains(from));
         let found: Table = toml::from_str(&own.replace(from, to)).unwrap();
@@ -115,6 +119,7 @@ mod tests {
         assert_eq!(difference("lanes = 4 -> lanes = 8").unwrap(), "train.lanes: 8 / 4");
         assert_eq!(difference("seed = 1 -> seed = 2").unwrap(), "seed: 2 / 1");
         assert_eq!(difference("divide = 4.0 -> divide = 2.0").unwrap(), "train.schedule.divide: 2.0 / 4.0");
+        assert_eq!(difference("keep_checkpoints = 3 -> keep_checkpoints = 0"), None);
         assert_eq!(difference("workers = 2 -> workers = 3"), None, "who computes never reaches the weights");
     }
 }

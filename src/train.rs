@@ -29,7 +29,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let workers: Vec<String> = arguments.workers.iter().map(|n| format!("cluster.workers={n}")).collect();
-    let prepared = launch::prepare(&arguments.run, &workers)?;
+    let prepared = launch::prepare(&arguments.run, &workers, false)?;
     let listener = launch::listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
     let address = listener.local_addr().map_err(Failure::failed)?;
     let folder = prepared.run.folder.clone();

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use carousel_coordinator::verify::verify;
+use carousel_coordinator::verify::{Verification, verify};
 
 use crate::failure::Failure;
 
-/// Check a run's journal and checkpoints
+/// Check a run's journal, committed state and checkpoints
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  carousel verify runs/rust-source")]
 pub(crate) struct Arguments {
@@ -17,15 +17,32 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let found = verify(&arguments.run).map_err(Failure::bad_input)?;
-    println!("journal     {} steps, up to term {}", found.steps, found.last_term);
-    for (path, digest) in &found.checkpoints {
-        println!("whole       {}  {digest}", path.display());
-    }
-    for flaw in &found.flaws {
-        println!("flaw        {flaw}");
-    }
+    print(&found);
     match found.flaws.len() {
         0 => Ok(()),
         flaws => Err(Failure::failed(format!("{}: {flaws} flaws", arguments.run.display()))),
+    }
+}
+
+fn print(found: &Verification) {
+    println!("journal     {} steps, up to term {}", found.steps, found.last_term);
+    if let Some(epoch) = found.epoch.filter(|epoch| found.flaws.is_empty() && epoch.windows > 0) {
+        let (whole, further) = (found.steps / epoch.windows, found.steps % epoch.windows);
+        let (windows, streams) = (epoch.windows, epoch.streams);
+        println!(
+            "ledger      {windows} windows of {streams} streams: each once in {whole} epochs, {further} of them in the next"
+        );
+    }
+    if let Some(step) = found.committed {
+        println!("committed   step {step}");
+    }
+    for (path, digest) in &found.checkpoints {
+        println!("whole       {}  {digest}", path.display());
+    }
+    if let Some(step) = found.best {
+        println!("best        step {step}");
+    }
+    for flaw in &found.flaws {
+        println!("flaw        {flaw}");
     }
 }

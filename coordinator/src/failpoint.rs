@@ -17,8 +17,10 @@ impl FailPoint {
     pub(crate) const REDUCED: Self = Self("coordinator-reduced");
     /// Every worker has acknowledged; neither the journal nor anybody knows of the commit.
     pub(crate) const COMMITTED: Self = Self("coordinator-committed");
-    /// The commit is in the journal; nobody has been told.
+    /// The commit is in the journal; what no replica holds is not saved yet, and nobody has been told.
     pub(crate) const JOURNALLED: Self = Self("coordinator-journalled");
+    /// The commit is in the journal and what no replica holds is saved; nobody has been told.
+    pub(crate) const SAVED: Self = Self("coordinator-saved");
     /// Some of the workers have been told of a commit, others not yet.
     pub(crate) const HALF_TOLD: Self = Self("coordinator-half-told");
     /// Some files of a checkpoint are written, beside; it is not whole.
@@ -32,6 +34,7 @@ impl FailPoint {
         Self::REDUCED,
         Self::COMMITTED,
         Self::JOURNALLED,
+        Self::SAVED,
         Self::HALF_TOLD,
         Self::HALF_WRITTEN,
         Self::UNNAMED,

@@ -1,7 +1,9 @@
 //! The coordinator: owns a run. Membership, lane assignment, the commit protocol, the central clip, journal, checkpoints
 //! and metrics. It computes no model: weights and optimizer states are bytes to it, held by the workers.
 
+mod append;
 pub mod checkpoint;
+mod committed;
 mod deposit;
 mod driver;
 pub mod failpoint;
@@ -9,6 +11,7 @@ mod intake;
 mod journal;
 mod metrics;
 mod observer;
+mod open;
 mod options;
 mod plan;
 pub mod protocol;
@@ -17,10 +20,12 @@ mod run;
 mod run_id;
 mod schedule;
 mod server;
+mod storage;
 mod tensorboard;
 mod tokens;
 pub mod verify;
 
+pub use committed::{CommittedError, SlotFault};
 pub use journal::{JournalError, Record};
 pub use metrics::{StepMetrics, TestMetrics, ValidMetrics};
 pub use observer::{Observer, Report};

@@ -1,5 +1,6 @@
 //! What a run tells the person in front of it while it goes on. How it is shown is the program's business.
 
+use std::io;
 use std::path::Path;
 
 use carousel_proto::WorkerId;
@@ -64,6 +65,20 @@ pub enum Report<'a> {
     RolledBack {
         /// Its step; 0: there was none, and the run begins anew.
         step: u64,
+    },
+    /// A file takes nothing any more, as on a full disk; what belongs in it waits in memory and the run goes on. Told once.
+    Unwritten {
+        /// The file, as it is called in the run's folder.
+        file: &'a str,
+        /// Why.
+        problem: &'a io::Error,
+    },
+    /// A file takes what belongs in it again, and has what waited.
+    Written {
+        /// The file.
+        file: &'a str,
+        /// Entries that found no room in memory either and are missing.
+        lost: u64,
     },
     /// The run was asked to stop and ends the step under way.
     Stopping,

@@ -30,6 +30,8 @@ pub struct Run {
     pub exchange: Exchange,
     /// How many workers must be there before it starts.
     pub workers: usize,
+    /// Whether workers may still be there that served the coordinator before this one, with their replicas.
+    pub workers_outlive: bool,
 }
 
 /// Where a run starts from.
@@ -42,10 +44,10 @@ pub enum Start {
         /// The tokenizer.
         tokenizer_json: String,
     },
-    /// A folder that exists, from this checkpoint of it.
+    /// A folder that exists.
     Resume {
-        /// The checkpoint.
-        checkpoint: Box<Checkpoint>,
+        /// Its latest whole checkpoint, if there is one yet.
+        checkpoint: Option<Box<Checkpoint>>,
         /// The resolved configuration, whose length may have been raised.
         config_toml: String,
     },
@@ -66,6 +68,9 @@ pub struct Training {
     pub evaluate_every: Option<u64>,
     /// Steps between checkpoints; `None`: each epoch.
     pub checkpoint_every: Option<u64>,
+    /// How many of the newest whole checkpoints stay, beside the best; 0: all. Not 1: when the newest is damaged, the one
+    /// before it is what is left.
+    pub keep_checkpoints: u64,
     /// Steps between comparisons of the replicas' digests; `None`: never.
     pub digest_every: Option<u64>,
 }

@@ -1,28 +1,24 @@
 //! A run from its first file to its last: opens the folder, serves the sessions, lets the driver work.
 
-use std::fs;
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use carousel_proto::digest::Digest;
-use carousel_proto::v1::Split;
-use carousel_proto::{Step, Term};
 use tokio::sync::{mpsc, oneshot};
 use tonic::transport::server::{Server, TcpIncoming};
 
-use crate::checkpoint::{CheckpointError, RunFolder};
-use crate::driver::{Driver, Parts, Records, StartState, start_state};
-use crate::intake::{Limits, cuts_agree};
-use crate::journal::{Contents, Journal, JournalError, Record};
-use crate::metrics::Metrics;
+use crate::checkpoint::{CheckpointError, Saved};
+use crate::committed::CommittedError;
+use crate::driver::{Driver, Parts, Records};
+use crate::intake::Limits;
+use crate::journal::{JournalError, Record};
 use crate::observer::Observer;
-use crate::options::{Run, Start};
-use crate::plan::RunPlan;
-use crate::protocol::{self, Ending, Machine};
-use crate::run_id::RunId;
+use crate::open::{Opened, open};
+use crate::options::Run;
+use crate::protocol::Ending;
 use crate::server::{Notice, Service, TrainingServer};
 
 /// Bulk is one BulkStart with the touched rows and chunks of 1 MiB; nothing is larger.
@@ -49,6 +45,9 @@ pub enum RunError {
     /// A checkpoint.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// The committed state that no replica holds.
+    #[error(transparent)]
+    Committed(#[from] CommittedError),
     /// The metrics.
     #[error("metrics: {0}")]
     Metrics(#[source] std::io::Error),
@@ -151,7 +150,7 @@ impl Coordinator {
     /// # Errors
     /// When the folder cannot be made or its files cannot be opened; of a new run nothing is left behind then.
     pub fn new(run: Run, listener: TcpListener) -> Result<Self, RunError> {
-        let opened = open(&run)?;
+        let opened = open(&run, &limits(&run))?;
         Ok(Self { run, opened, listener, notices: mpsc::channel(64) })
     }
 
@@ -167,6 +166,14 @@ impl Coordinator {
     /// When it cannot be served or does not end in good order.
     pub fn run(self, observer: &mut dyn Observer) -> Result<Summary, RunError> {
         let ((sender, mut receiver), opened) = (self.notices, self.opened);
+        let run_id = opened.run_id;
+        let (saved_sender, saved) = mpsc::unbounded_channel();
+        let mut records = Records::new(opened.books, move |saved: Saved| {
+            if saved_sender.send(saved).is_err() {
+                tracing::debug!("a checkpoint was made after the run was over");
+            }
+        });
+        records.go_back(opened.machine.step())?;
         let limits = Arc::new(limits(&self.run));
         let tokens = Arc::new(self.run.tokens);
         let service = Service {
@@ -191,8 +198,9 @@ impl Coordinator {
             limits,
             tokens,
             state: opened.state,
-            records: opened.records,
-            run_id: opened.run_id,
+            records,
+            run_id,
+            saved,
             observer,
         };
         let result = Driver::new(parts).run(&mut receiver);
@@ -254,126 +262,4 @@ async fn pass_signals_on(notices: mpsc::Sender<Notice>) {
         }
         asked = true;
     }
-}
-
-struct Opened {
-    machine: Machine,
-    state: StartState,
-    records: Records,
-    run_id: RunId,
-}
-
-/// Makes or opens the run's folder; of a new run nothing is left behind when that fails.
-fn open(run: &Run) -> Result<Opened, RunError> {
-    let folder = RunFolder::new(&run.folder);
-    let train = run.tokens.split(Split::Train).expect("every run has training tokens");
-    let plan = RunPlan {
-        lanes: run.settings.lanes,
-        windows_per_epoch: train.windows(),
-        length: run.training.length,
-        evaluate_every: run.training.evaluate_every,
-        checkpoint_every: run.training.checkpoint_every,
-        digest_every: run.training.digest_every,
-        has_valid: run.tokens.split(Split::Valid).is_some(),
-        has_test: run.tokens.split(Split::Test).is_some(),
-    };
-    assert!(cuts_agree(train.plan()), "corpus and wire contract cut streams into lanes alike");
-    let (step, journal, contents) = match &run.start {
-        Start::New { config_toml, tokenizer_json } => {
-            create_folder(&folder, config_toml, tokenizer_json)?;
-            (0, Journal::create(&folder.journal())?, Contents::default())
-        }
-        Start::Resume { checkpoint, config_toml } => {
-            replace(&folder.config(), config_toml)?;
-            let step = checkpoint.state.step;
-            let (journal, contents) = Journal::reopen(&folder.journal(), step)?;
-            (step, journal, contents)
-        }
-    };
-    if contents.damaged_bytes > 0 {
-        tracing::warn!(
-            "{}: passed over a damaged tail of {} bytes",
-            folder.journal().display(),
-            contents.damaged_bytes
-        );
-    }
-    let term = Term(contents.records.last().map_or(0, |r| r.term) + 1);
-    let checkpoint = match &run.start {
-        Start::New { .. } => None,
-        Start::Resume { checkpoint, .. } => Some(&**checkpoint),
-    };
-    let (origin, state) = start_state(checkpoint, &limits(run));
-    let summary = Summary {
-        ending: Ending::Complete,
-        step,
-        checkpoint: match &run.start {
-            Start::New { .. } => None,
-            Start::Resume { checkpoint, .. } => Some((checkpoint.path.clone(), checkpoint.digest())),
-        },
-        valid: None,
-        test: None,
-    };
-    let metrics = Metrics::open(folder.path(), step).map_err(RunError::Metrics)?;
-    let run_id = run_id(&folder)?;
-    let records = Records {
-        folder,
-        plan: plan.clone(),
-        layout: run.layout.clone(),
-        data_digest: run.tokens.digest(),
-        journal,
-        earlier: contents.records.into_iter().filter(|r| r.step > step).map(|r| (r.step, r)).collect(),
-        metrics,
-        last_commit: Instant::now(),
-        summary,
-    };
-    let start = protocol::Start {
-        exchange: run.exchange,
-        workers_to_start: run.workers,
-        term,
-        step: Step(step),
-        origin,
-        recent_steps: Vec::new(),
-    };
-    Ok(Opened { machine: Machine::new(plan, start), state, records, run_id })
-}
-
-fn create_folder(folder: &RunFolder, config_toml: &str, tokenizer_json: &str) -> Result<(), RunError> {
-    let path = folder.path();
-    let io = |path: &Path| {
-        let path = path.to_owned();
-        move |source| RunError::Io { path, source }
-    };
-    if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent).map_err(io(parent))?;
-    }
-    fs::create_dir(path).map_err(|source| match source.kind() {
-        std::io::ErrorKind::AlreadyExists => RunError::Exists { path: path.into() },
-        _ => RunError::Io { path: path.into(), source },
-    })?;
-    let fill = || {
-        fs::create_dir(path.join("checkpoints")).map_err(io(path))?;
-        replace(&folder.tokenizer(), tokenizer_json)?;
-        replace(&folder.id(), &RunId::new(config_toml).to_text())?;
-        replace(&folder.config(), config_toml)
-    };
-    fill().inspect_err(|_| {
-        if let Err(error) = fs::remove_dir_all(path) {
-            tracing::warn!("{}: {error}", path.display());
-        }
-    })
-}
-
-fn run_id(folder: &RunFolder) -> Result<RunId, RunError> {
-    RunId::read(&folder.id()).map_err(|source| RunError::Io { path: folder.id(), source })
-}
-
-/// Writes a small file durably: beside, fsync, rename.
-fn replace(path: &Path, text: &str) -> Result<(), RunError> {
-    let beside = path.with_extension("new");
-    let write = || {
-        fs::write(&beside, text)?;
-        fs::File::open(&beside)?.sync_all()?;
-        fs::rename(&beside, path)
-    };
-    write().map_err(|source| RunError::Io { path: path.into(), source })
 }

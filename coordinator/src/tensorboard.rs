@@ -2,10 +2,13 @@
 //! (length, masked CRC-32C of the length, data, masked CRC-32C of the data). Write-only.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io;
 use std::path::Path;
 
 use prost::Message;
+
+use crate::append::{AppendFile, Appended};
+use crate::storage::Storage;
 
 #[derive(Clone, PartialEq, Message)]
 struct Event {
@@ -36,7 +39,7 @@ struct Value {
 /// An event file being written.
 #[derive(Debug)]
 pub(crate) struct EventFile {
-    out: BufWriter<File>,
+    out: AppendFile,
 }
 
 impl EventFile {
@@ -44,32 +47,32 @@ impl EventFile {
     pub(crate) fn create(folder: &Path, wall_time: f64) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
         let name = format!("events.out.tfevents.{:010}.carousel.{}", wall_time as u64, std::process::id());
-        let mut file = Self { out: BufWriter::new(File::create(folder.join(name))?) };
+        let mut file = File::create(folder.join(name))?;
         let version = Event { wall_time, file_version: Some("brain.Event:2".into()), ..Event::default() };
-        file.record(&version.encode_to_vec())?;
-        Ok(file)
+        let version = record(&version);
+        file.write_at(&version, 0)?;
+        Ok(Self { out: AppendFile::new(file, version.len() as u64) })
     }
 
     /// Writes the scalars of a step.
-    pub(crate) fn scalars(&mut self, wall_time: f64, step: u64, scalars: &[(&str, f64)]) -> io::Result<()> {
+    pub(crate) fn scalars(&mut self, wall_time: f64, step: u64, scalars: &[(&str, f64)]) -> Appended {
         let value =
             scalars.iter().map(|(tag, v)| Value { tag: (*tag).into(), simple_value: *v as f32 }).collect();
         let event =
             Event { wall_time, step: step as i64, summary: Some(Summary { value }), ..Event::default() };
-        self.record(&event.encode_to_vec())
+        self.out.append(record(&event))
     }
+}
 
-    pub(crate) fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
-    }
-
-    fn record(&mut self, data: &[u8]) -> io::Result<()> {
-        let length = (data.len() as u64).to_le_bytes();
-        self.out.write_all(&length)?;
-        self.out.write_all(&masked_crc(&length).to_le_bytes())?;
-        self.out.write_all(data)?;
-        self.out.write_all(&masked_crc(data).to_le_bytes())
-    }
+fn record(event: &Event) -> Vec<u8> {
+    let data = event.encode_to_vec();
+    let length = (data.len() as u64).to_le_bytes();
+    let mut framed = Vec::with_capacity(data.len() + 16);
+    framed.extend(length);
+    framed.extend(masked_crc(&length).to_le_bytes());
+    framed.extend(&data);
+    framed.extend(masked_crc(&data).to_le_bytes());
+    framed
 }
 
 /// TFRecord's mask: rotated right by 15 bits, plus a constant (tensorflow/core/lib/hash/crc32c.h).
@@ -85,8 +88,7 @@ mod tests {
     #[test]
     fn a_record_is_framed_as_tensorflow_frames_it() {
         let folder = tempfile::tempdir().unwrap();
-        let mut file = EventFile::create(folder.path(), 1.0).unwrap();
-        file.flush().unwrap();
+        EventFile::create(folder.path(), 1.0).unwrap();
         let path = fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
         let bytes = fs::read(path).unwrap();
         assert_eq!(bytes[..8], 24u64.to_le_bytes());

@@ -142,6 +142,8 @@ pub(crate) struct Train {
     /// Steps between checkpoints; none: at the end of each epoch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checkpoint_every: Option<u64>,
+    /// Newest checkpoints that stay, beside the best; 0: all.
+    pub keep_checkpoints: u64,
 }
 
 impl Default for Train {
@@ -158,6 +160,7 @@ impl Default for Train {
             clip_norm: 1.0,
             evaluate_every: None,
             checkpoint_every: None,
+            keep_checkpoints: 3,
         }
     }
 }

@@ -81,7 +81,9 @@ fn check_length(config: &Config) -> Result<(), ConfigError> {
         _ => Ok(()),
     }?;
     require(train.evaluate_every != Some(0), "train.evaluate_every", 0, "at least 1")?;
-    require(train.checkpoint_every != Some(0), "train.checkpoint_every", 0, "at least 1")
+    require(train.checkpoint_every != Some(0), "train.checkpoint_every", 0, "at least 1")?;
+    let expected = "at least 2, for when the newest is damaged, or 0 to keep all";
+    require(train.keep_checkpoints != 1, "train.keep_checkpoints", 1, expected)
 }
 
 fn check_rates(config: &Config) -> Result<(), ConfigError> {
@@ -170,6 +172,7 @@ mod tests {
             ("train.epochs", |c| c.train.epochs = Some(0)),
             ("train.evaluate_every", |c| c.train.evaluate_every = Some(0)),
             ("train.checkpoint_every", |c| c.train.checkpoint_every = Some(0)),
+            ("train.keep_checkpoints", |c| c.train.keep_checkpoints = 1),
             ("train.learning_rate", |c| c.train.learning_rate = 0.0),
             ("train.clip_norm", |c| c.train.clip_norm = -1.0),
             ("train.schedule.divide", |c| c.train.schedule = KindOr(ScheduleConfig::Plateau { divide: 0.5 })),

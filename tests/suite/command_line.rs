@@ -7,6 +7,10 @@ const REFUSED: &[(&[&str], &[&str])] = &[
     (&["--set", "train.lr=1"], &["--set train.lr=1", "unknown field `lr`"]),
     (&["--set", "train.lanes=8"], &["train.lanes: found 8", "at most train.streams, 7"]),
     (&["--set", "train.streams=0"], &["train.streams: found 0"]),
+    (
+        &["--set", "train.keep_checkpoints=1"],
+        &["train.keep_checkpoints: found 1", "at least 2", "0 to keep all"],
+    ),
     (&["--set", "train.window=4000"], &["training text", "one window of every stream needs 28001"]),
     (&["--set", "data.train=absent.txt"], &["data.train", "absent.txt"]),
     (&["--set", "data.train=${NO_SUCH_VARIABLE}/x"], &["NO_SUCH_VARIABLE"]),

@@ -20,9 +20,16 @@ const STEP_KEYS: [&str; 10] = [
 fn the_run_s_folder_is_as_documented() {
     let shop = Workshop::new();
     shop.trained("run", &[]);
-    for name in
-        ["config.toml", "tokenizer.json", "metrics.jsonl", "journal.bin", "tensorboard", "checkpoints/latest"]
-    {
+    for name in [
+        "config.toml",
+        "tokenizer.json",
+        "metrics.jsonl",
+        "journal.bin",
+        "committed.bin",
+        "tensorboard",
+        "checkpoints/latest",
+        "checkpoints/best",
+    ] {
         assert!(shop.path("run").join(name).exists(), "{name}");
     }
     let metrics = shop.metrics("run");

@@ -7,6 +7,7 @@ mod cluster;
 mod command_line;
 mod crew;
 mod data;
+mod durability;
 mod faults;
 mod formats;
 mod netlab;

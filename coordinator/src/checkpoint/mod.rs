@@ -4,13 +4,18 @@
 //! model.safetensors      the parameters, PyTorch's names and shapes
 //! optimizer.safetensors  <state>.<parameter>, as exp_avg.encoder.weight
 //! carries.safetensors    h (and c): (layers, streams, hidden)
-//! state.json             step, cursors, schedule, digest; size and BLAKE3 hash of each file above
+//! state.json             step, cursors, schedule, validation loss, digest; size and BLAKE3 hash of each file above
 //! ```
+//!
+//! `latest` is a link to the newest, `best` to the one of the lowest validation loss.
 //!
 //! A checkpoint is written beside, fsynced, renamed, and its folder fsynced; reading checks every hash and the digest
 //! before anything is used, so a torn or damaged one is never picked up.
 
+mod crash;
+pub(crate) mod keep;
 mod read;
+mod saver;
 mod store;
 mod write;
 
@@ -24,11 +29,13 @@ use serde::{Deserialize, Serialize};
 use crate::replica::Sections;
 use crate::schedule::ScheduleState;
 
+pub(crate) use saver::{Desk, Saved, Saver};
+pub(crate) use store::{BEST, LATEST};
 pub use store::{Found, RunFolder};
 pub use write::Context;
 
 /// The version of the checkpoint format that is written and read.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 pub(crate) const MODEL_FILE: &str = "model.safetensors";
 pub(crate) const OPTIMIZER_FILE: &str = "optimizer.safetensors";
@@ -46,6 +53,8 @@ pub struct Snapshot {
     pub sections: Sections,
     /// (streams, carry) floats.
     pub carries: Vec<f32>,
+    /// The loss of the validation that the schedule asked for after this step, nats a token; `None` when it asked for none.
+    pub valid_loss: Option<f64>,
 }
 
 /// A checkpoint that has been read and found whole.
@@ -74,6 +83,14 @@ pub struct StateFile {
     pub window: u64,
     /// What the schedule remembers.
     pub schedule: ScheduleState,
+    /// The loss of the validation that the schedule asked for after this step, nats a token.
+    pub valid_loss: Option<f64>,
+    /// Rows of the batch.
+    pub streams: u64,
+    /// Windows of each stream in an epoch.
+    pub windows_per_epoch: u64,
+    /// Targets in an epoch, over all streams.
+    pub tokens_per_epoch: u64,
     /// The digest of the tokens this run trains on and validates with.
     pub data_digest: String,
     /// The digest of parameters and optimizer states.
@@ -165,6 +182,30 @@ pub enum CheckpointError {
         found: Digest,
         /// As written.
         expected: String,
+    },
+    /// Another one is being written.
+    #[error("{path}: the checkpoint of step {step} was not begun: another one is under way")]
+    UnderWay {
+        /// The run's folder.
+        path: PathBuf,
+        /// The step.
+        step: u64,
+    },
+    /// The journal does not reach its step.
+    #[error(
+        "{path}: no room for all decisions yet, and a checkpoint claims no step that is not in the journal"
+    )]
+    Unjournalled {
+        /// The journal.
+        path: PathBuf,
+    },
+    /// The program failed while it wrote one.
+    #[error("{path}: the program failed while it wrote the checkpoint of step {step}")]
+    Panicked {
+        /// The run's folder.
+        path: PathBuf,
+        /// The step.
+        step: u64,
     },
     /// There is no checkpoint where one was looked for.
     #[error("{path}: {problem}")]

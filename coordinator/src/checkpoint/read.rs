@@ -36,7 +36,13 @@ impl Checkpoint {
         }
         let carries = carries.carries(&state.carry)?;
         let layout = ReplicaLayout { optimizer_state: state.optimizer_state.clone(), ..layout };
-        let snapshot = Snapshot { step: state.step, schedule: state.schedule.clone(), sections, carries };
+        let snapshot = Snapshot {
+            step: state.step,
+            schedule: state.schedule.clone(),
+            sections,
+            carries,
+            valid_loss: state.valid_loss,
+        };
         check_digest(folder, &state, &snapshot, &layout)?;
         Ok(Self { path: folder.into(), state, snapshot })
     }
@@ -55,7 +61,19 @@ impl Checkpoint {
     }
 }
 
-fn read_state(folder: &Path) -> Result<StateFile, CheckpointError> {
+/// Whether each file of a checkpoint has the hash that was written for it. Cheaper than opening it: one file is in memory
+/// at a time.
+pub(crate) fn has_its_hashes(folder: &Path) -> bool {
+    let check = || {
+        let state = read_state(folder)?;
+        [MODEL_FILE, OPTIMIZER_FILE, CARRIES_FILE]
+            .iter()
+            .try_for_each(|name| Tensors::read(folder, name, &state).map(drop))
+    };
+    check().is_ok()
+}
+
+pub(crate) fn read_state(folder: &Path) -> Result<StateFile, CheckpointError> {
     let path = folder.join(STATE_FILE);
     let bytes = read_limited(&path, MAX_STATE_BYTES)?;
     let state: StateFile = serde_json::from_slice(&bytes)

@@ -1,6 +1,8 @@
 //! Checkpoints that come back whole, and every way to damage one.
 
-use super::write::Context;
+mod keeping;
+mod saving;
+
 use super::*;
 use crate::plan::{Length, RunPlan};
 use crate::replica::{ReplicaLayout, TensorShape};
@@ -28,10 +30,11 @@ fn snapshot(step: u64) -> Snapshot {
         schedule: ScheduleState { best_valid_loss: Some(1.25), divisions: 2 },
         sections: vec![Arc::new(count(9, 0.5)), Arc::new(count(9, -3.0))],
         carries: count(3 * 8, 100.0),
+        valid_loss: None,
     }
 }
 
-fn write(run: &RunFolder, step: u64) -> Digest {
+fn context() -> Context {
     let plan = RunPlan {
         lanes: 1,
         windows_per_epoch: 4,
@@ -42,17 +45,17 @@ fn write(run: &RunFolder, step: u64) -> Digest {
         has_valid: false,
         has_test: false,
     };
-    let layout = layout();
-    let context = Context { layout: &layout, plan: &plan, data_digest: Digest::of_bytes(b"data") };
-    run.write(&snapshot(step), context).unwrap().1
+    Context { layout: layout(), plan, data_digest: Digest::of_bytes(b"data"), tokens_per_epoch: 77 }
+}
+
+fn write(run: &RunFolder, step: u64) {
+    run.write(&snapshot(step), &context()).unwrap();
 }
 
 fn run_with(steps: &[u64]) -> (tempfile::TempDir, RunFolder) {
     let folder = tempfile::tempdir().unwrap();
     let run = RunFolder::new(folder.path());
-    steps.iter().for_each(|&step| {
-        write(&run, step);
-    });
+    steps.iter().for_each(|&step| write(&run, step));
     (folder, run)
 }
 
@@ -61,25 +64,24 @@ fn what_was_written_comes_back() {
     let (_folder, run) = run_with(&[5]);
     let found = run.latest().unwrap();
     assert_eq!(found.checkpoint.snapshot, snapshot(5));
-    assert_eq!((found.checkpoint.state.epoch, found.checkpoint.state.window), (2, 1));
+    let state = &found.checkpoint.state;
+    assert_eq!((state.epoch, state.window, state.windows_per_epoch), (2, 1, 4));
+    assert_eq!((state.streams, state.tokens_per_epoch, state.valid_loss), (3, 77, None));
     assert!(found.passed_over.is_empty());
-    assert_eq!(
-        fs::read_link(run.checkpoints_for_tests().join("latest")).unwrap(),
-        Path::new("step-00000005")
-    );
+    assert_eq!(fs::read_link(run.checkpoints().join("latest")).unwrap(), Path::new("step-00000005"));
 }
 
 #[test]
 fn files_have_pytorch_s_names_and_shapes() {
     let (_folder, run) = run_with(&[5]);
-    let bytes = fs::read(run.checkpoints_for_tests().join("latest/carries.safetensors")).unwrap();
+    let bytes = fs::read(run.checkpoints().join("latest/carries.safetensors")).unwrap();
     let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     let c = file.tensor("c").unwrap();
     assert_eq!(c.shape(), [2, 3, 2], "(layers, streams, hidden)");
     let floats: Vec<f32> = c.data().chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
     // Stream s has its carry at 100 + 8 s; c begins 4 floats in.
     assert_eq!(floats, [104., 105., 112., 113., 120., 121., 106., 107., 114., 115., 122., 123.]);
-    let bytes = fs::read(run.checkpoints_for_tests().join("latest/optimizer.safetensors")).unwrap();
+    let bytes = fs::read(run.checkpoints().join("latest/optimizer.safetensors")).unwrap();
     let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     assert_eq!(file.tensor("exp_avg.encoder.weight").unwrap().shape(), [3, 2]);
 }
@@ -98,7 +100,7 @@ fn equal_states_give_equal_files() {
 fn a_damaged_checkpoint_is_named_and_passed_over() {
     for name in [MODEL_FILE, OPTIMIZER_FILE, CARRIES_FILE] {
         let (_folder, run) = run_with(&[4, 8]);
-        let path = run.checkpoints_for_tests().join("step-00000008").join(name);
+        let path = run.checkpoints().join("step-00000008").join(name);
         let mut bytes = fs::read(&path).unwrap();
         *bytes.last_mut().unwrap() ^= 1;
         fs::write(&path, &bytes).unwrap();
@@ -119,12 +121,12 @@ fn a_changed_state_file_does_not_pass() {
     let edits = [
         ("\"step\": 8", "\"step\": 9", "digest"),
         ("\"divisions\": 2", "\"divisions\": 3", "digest"),
-        ("\"format\": 1", "\"format\": 7", "format 7"),
+        ("\"format\": 2", "\"format\": 7", "format 7"),
         ("\"format\"", "\"fomat\"", "missing field `format`"),
     ];
     for (from, to, message) in edits {
         let (_folder, run) = run_with(&[8]);
-        let path = run.checkpoints_for_tests().join("step-00000008/state.json");
+        let path = run.checkpoints().join("step-00000008/state.json");
         let text = fs::read_to_string(&path).unwrap();
         assert!(text.contains(from), "{from} in {text}");
         fs::write(&path, text.replace(from, to)).unwrap();
@@ -136,7 +138,7 @@ fn a_changed_state_file_does_not_pass() {
 #[test]
 fn half_written_ones_are_not_seen() {
     let (_folder, run) = run_with(&[4]);
-    let torn = run.checkpoints_for_tests().join(".step-00000008.new");
+    let torn = run.checkpoints().join(".step-00000008.new");
     fs::create_dir(&torn).unwrap();
     fs::write(torn.join(MODEL_FILE), b"half").unwrap();
     assert_eq!(run.latest().unwrap().checkpoint.state.step, 4);

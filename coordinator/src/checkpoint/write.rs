@@ -19,15 +19,17 @@ use crate::failpoint::{FailPoint, reach};
 use crate::plan::RunPlan;
 use crate::replica::{ReplicaLayout, TensorShape, digest_of};
 
-/// What a checkpoint says beside the snapshot itself.
-#[derive(Clone, Copy, Debug)]
-pub struct Context<'a> {
+/// What a run's checkpoints say beside the snapshot itself.
+#[derive(Clone, Debug)]
+pub struct Context {
     /// Names and shapes.
-    pub layout: &'a ReplicaLayout,
+    pub layout: ReplicaLayout,
     /// Epochs and windows.
-    pub plan: &'a RunPlan,
+    pub plan: RunPlan,
     /// The digest of the run's tokens.
     pub data_digest: Digest,
+    /// Targets in an epoch, over all streams.
+    pub tokens_per_epoch: u64,
 }
 
 /// Writes every file of a checkpoint into `folder`, which must exist and be empty, and fsyncs them and the folder.
@@ -35,7 +37,7 @@ pub struct Context<'a> {
 pub(crate) fn write_files(
     folder: &Path,
     snapshot: &Snapshot,
-    context: Context,
+    context: &Context,
 ) -> Result<Digest, CheckpointError> {
     let mut files = BTreeMap::new();
     let mut put = |name: &str, bytes: Vec<u8>| {
@@ -43,10 +45,10 @@ pub(crate) fn write_files(
         files.insert(name.to_owned(), hash);
         write_durably(&folder.join(name), &bytes)
     };
-    put(MODEL_FILE, parameter_file(snapshot, context.layout))?;
+    put(MODEL_FILE, parameter_file(snapshot, &context.layout))?;
     reach(FailPoint::HALF_WRITTEN, Step(snapshot.step));
-    put(OPTIMIZER_FILE, optimizer_file(snapshot, context.layout))?;
-    put(CARRIES_FILE, carries_file(&snapshot.carries, context.layout))?;
+    put(OPTIMIZER_FILE, optimizer_file(snapshot, &context.layout))?;
+    put(CARRIES_FILE, carries_file(&snapshot.carries, &context.layout))?;
     let state = state_file(snapshot, context, files);
     let digest = Digest::from_hex(&state.digest).expect("a digest was just written as hexadecimal");
     let json =
@@ -57,8 +59,8 @@ pub(crate) fn write_files(
     Ok(digest)
 }
 
-fn state_file(snapshot: &Snapshot, context: Context, files: BTreeMap<String, FileHash>) -> StateFile {
-    let layout = context.layout;
+fn state_file(snapshot: &Snapshot, context: &Context, files: BTreeMap<String, FileHash>) -> StateFile {
+    let layout = &context.layout;
     let replica = digest_of(layout, &snapshot.sections);
     let schedule = snapshot.schedule.canonical_bytes();
     let digest = state_digest(Step(snapshot.step), &schedule, &replica, &snapshot.carries);
@@ -70,6 +72,10 @@ fn state_file(snapshot: &Snapshot, context: Context, files: BTreeMap<String, Fil
         epoch: context.plan.epoch_of(snapshot.step + 1),
         window: context.plan.window_of(snapshot.step + 1),
         schedule: snapshot.schedule.clone(),
+        valid_loss: snapshot.valid_loss,
+        streams: (snapshot.carries.len() / layout.carry_floats().max(1)) as u64,
+        windows_per_epoch: context.plan.windows_per_epoch,
+        tokens_per_epoch: context.tokens_per_epoch,
         data_digest: context.data_digest.to_string(),
         replica_digest: replica.to_string(),
         digest: digest.to_string(),

@@ -2,34 +2,38 @@
 //! not see: the sessions, the floats, the files. One thread, no reactor; decisions are in `protocol`.
 
 mod evaluation;
+mod perform;
 mod records;
 mod roster;
+mod state;
 mod step;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use carousel_proto::v1::{self, Split};
-use carousel_proto::{Step, Term, WorkerId};
+use carousel_proto::v1;
+use carousel_proto::{Step, WorkerId};
 use tokio::sync::mpsc;
 
-use crate::checkpoint::{Checkpoint, CheckpointError, Snapshot};
+use crate::append::{Change, News};
+use crate::checkpoint::{CheckpointError, Saved};
 use crate::deposit::Deposit;
-use crate::failpoint::{FailPoint, reach};
 use crate::intake::{Content, Limits};
 use crate::observer::{Observer, Report};
-use crate::protocol::{Action, Ending, Event, ExpelReason, Held, LoadSource, Machine, Origin, Scope};
+use crate::protocol::{Ending, Event, Held, Machine};
 use crate::replica::Sections;
 use crate::run::{RunError, Summary};
 use crate::run_id::RunId;
-use crate::schedule::{Position, ScheduleState};
+use crate::schedule::ScheduleState;
 use crate::server::Notice;
 use crate::tokens::TokenSource;
 use evaluation::Evaluation;
-pub(crate) use records::Records;
+pub(crate) use records::{Books, Records};
 use roster::{Parting, Roster};
-use step::{ReducedStep, StepWork};
+use state::Boundary;
+pub(crate) use state::{StartState, start_state};
+use step::StepWork;
 
 /// Everything the driver starts with.
 pub(crate) struct Parts<'a> {
@@ -42,31 +46,20 @@ pub(crate) struct Parts<'a> {
     pub state: StartState,
     pub records: Records,
     pub run_id: RunId,
+    /// What became of the checkpoints that were begun.
+    pub saved: mpsc::UnboundedReceiver<Saved>,
     pub observer: &'a mut dyn Observer,
-}
-
-/// The committed state a run starts from.
-pub(crate) struct StartState {
-    pub schedule: ScheduleState,
-    pub carries: Vec<f32>,
-    pub replica: Option<Sections>,
-    /// What the last step's commit said, for a worker that missed it.
-    pub last_commit: Option<v1::Commit>,
-}
-
-/// What a checkpoint takes along at its boundary.
-struct Boundary {
-    step: Step,
-    schedule: ScheduleState,
-    carries: Vec<f32>,
 }
 
 /// How often the protocol looks at the clock while nothing happens.
 const TICK: Duration = Duration::from_millis(100);
+/// How long the end of a failed run waits for a checkpoint that is on its way.
+const SAVING: Duration = Duration::from_secs(10);
 
 pub(crate) struct Driver<'a> {
     runtime: tokio::runtime::Handle,
     began: Instant,
+    ticked: Instant,
     machine: Machine,
     training: crate::options::Training,
     limits: Arc<Limits>,
@@ -86,6 +79,7 @@ pub(crate) struct Driver<'a> {
     step: StepWork,
     evaluation: Evaluation,
     records: Records,
+    saved: mpsc::UnboundedReceiver<Saved>,
     observer: &'a mut dyn Observer,
     events: VecDeque<Event>,
     /// Why the latest checkpoint is not there.
@@ -106,6 +100,7 @@ impl<'a> Driver<'a> {
             boundary: None,
             runtime: parts.runtime,
             began: Instant::now(),
+            ticked: Instant::now(),
             unsaved: None,
             machine: parts.machine,
             training: parts.training,
@@ -115,6 +110,7 @@ impl<'a> Driver<'a> {
             carries: parts.state.carries,
             replica: parts.state.replica,
             records: parts.records,
+            saved: parts.saved,
             observer: parts.observer,
             events: VecDeque::new(),
             ended: None,
@@ -130,26 +126,68 @@ impl<'a> Driver<'a> {
         };
         self.roster.dismiss_all(&reason);
         self.records.flush()?;
+        self.tell_news();
         result
     }
 
     fn work(&mut self, notices: &mut mpsc::Receiver<Notice>) -> Result<Summary, RunError> {
         while self.ended.is_none() {
-            let next = async { tokio::time::timeout(TICK, notices.recv()).await };
-            match self.runtime.block_on(next) {
-                Ok(notice) => self.take(notice.expect("the driver's owner keeps a sender"))?,
-                Err(_) => self.events.push_back(Event::Tick),
-            }
-            while let Some(event) = self.events.pop_front() {
-                for action in self.machine.handle(self.began.elapsed(), event) {
-                    self.perform(action)?;
-                }
+            if let Err(error) = self.turn(notices) {
+                return Err(self.with_the_last_checkpoint(error, notices));
             }
         }
         let ending = self.ended.expect("the loop ends with an ending");
         match self.unsaved.take() {
             Some(error) => Err(error.into()),
             None => Ok(self.records.summary(ending, self.machine.step().0)),
+        }
+    }
+
+    /// Takes one thing in and does what the protocol makes of it.
+    fn turn(&mut self, notices: &mut mpsc::Receiver<Notice>) -> Result<(), RunError> {
+        match self.runtime.clone().block_on(wake(notices, &mut self.saved)) {
+            Wake::Notice(notice) => self.take(notice)?,
+            Wake::Saved(saved) => self.checkpoint_saved(saved),
+            Wake::Tick => {}
+        }
+        // Also when something happens all the time.
+        if self.ticked.elapsed() >= TICK {
+            self.ticked = Instant::now();
+            self.events.push_back(Event::Tick);
+        }
+        while let Some(event) = self.events.pop_front() {
+            for action in self.machine.handle(self.began.elapsed(), event) {
+                self.perform(action)?;
+            }
+        }
+        self.tell_news();
+        Ok(())
+    }
+
+    /// A step that is not finite ends the run; a checkpoint of a good step that is on its way is waited for and named.
+    fn with_the_last_checkpoint(
+        &mut self,
+        error: RunError,
+        notices: &mut mpsc::Receiver<Notice>,
+    ) -> RunError {
+        let RunError::NonFinite { step, parameter, .. } = error else { return error };
+        let waiting = Instant::now();
+        while self.machine.is_saving() && waiting.elapsed() < SAVING {
+            if let Err(further) = self.turn(notices) {
+                tracing::warn!("{further}");
+                break;
+            }
+        }
+        RunError::NonFinite { step, parameter, checkpoint: self.records.last_checkpoint() }
+    }
+
+    /// Says of each file once that it takes nothing, and once that it does again.
+    fn tell_news(&mut self) {
+        for News { file, change } in self.records.news() {
+            self.observer.observe(match &change {
+                Change::Fails(problem) => Report::Unwritten { file, problem },
+                Change::Recovered { lost } => Report::Written { file, lost: *lost },
+            });
         }
     }
 
@@ -251,205 +289,19 @@ impl<'a> Driver<'a> {
         }
         Ok(())
     }
-
-    fn part_from(&mut self, worker: WorkerId, reason: &str, parting: Parting) {
-        self.observer.observe(Report::Left { worker, reason });
-        self.roster.dismiss(worker, reason, parting);
-    }
-
-    fn perform(&mut self, action: Action) -> Result<(), RunError> {
-        match action {
-            Action::Waiting { joined, needed } => self.observer.observe(Report::Waiting { joined, needed }),
-            Action::Load { worker, step, source } => self.load(worker, step, source),
-            Action::Begin { term, step, exchange, shares } => {
-                self.records.begin_term(term)?;
-                let owners = shares.iter().map(|(worker, _)| *worker).collect();
-                self.step.begin((term, step), exchange, owners);
-                self.roster.begin(&shares, exchange);
-            }
-            Action::Assign { worker, term, step, lanes, carry } => {
-                let assign = self.assignment(term, step);
-                let carries = self.step.carries_of(&self.carries, &lanes);
-                self.roster.assign(worker, assign, lanes, (carry, carries));
-                reach(FailPoint::ASSIGNED, step);
-            }
-            Action::Reduce { term, step } => self.reduce(term, step)?,
-            Action::SendReduced { worker, term, step } => {
-                self.roster.reduced(worker, (term, step), self.step.result())
-            }
-            Action::Commit { term, step } => self.commit(term, step)?,
-            Action::Evaluate { worker, term, scope, lanes } => {
-                let split = split_of(scope);
-                self.evaluation.begin(term, scope, split);
-                self.evaluation.assign(worker, lanes.clone());
-                let windows = self.tokens.split(split).map_or(0, crate::tokens::SplitTokens::windows);
-                self.roster.evaluate(worker, term, split, (lanes, windows));
-            }
-            Action::SummarizeEvaluation { step, scope } => self.summarize(step, scope)?,
-            Action::FetchReplica { worker, step } => {
-                self.asked = Some((worker, step));
-                self.roster.send_replica(worker, step);
-            }
-            Action::Snapshot { step } => {
-                let (schedule, carries) = (self.schedule.clone(), self.carries.clone());
-                self.boundary = Some(Boundary { step, schedule, carries });
-            }
-            Action::WriteCheckpoint { step } => self.write_checkpoint(step)?,
-            Action::Rollback => self.roll_back()?,
-            Action::AskDigest { worker, .. } => self.roster.ask_digest(worker),
-            Action::Release { worker } => self.part_from(worker, "it asked to leave", Parting::Final),
-            Action::Expel { worker, reason } => {
-                let parting = match reason {
-                    ExpelReason::Overdue { .. } => Parting::Rejoin,
-                    _ => Parting::RejoinAnew,
-                };
-                self.part_from(worker, &reason.to_string(), parting);
-            }
-            Action::Finish { ending } => self.ended = Some(ending),
-        }
-        Ok(())
-    }
-
-    fn load(&mut self, worker: WorkerId, step: Step, source: LoadSource) {
-        match source {
-            LoadSource::Coordinator => self.roster.load(worker, step, self.replica.as_ref()),
-            LoadSource::Peers { workers } => self.roster.load_from_peers(worker, step, &workers),
-            LoadSource::Held { commit } => {
-                let commit = self.last_commit.filter(|_| commit);
-                self.roster.keep_replica(worker, step, commit);
-            }
-        }
-    }
-
-    fn assignment(&self, term: Term, step: Step) -> v1::Assign {
-        let plan = self.records.plan();
-        let window = plan.window_of(step.0);
-        let (step_tokens, next_window) = (self.train_tokens(window), plan.window_of(step.0 + 1));
-        v1::Assign { term: term.0, step: step.0, window, step_tokens, next_window, ..v1::Assign::default() }
-    }
-
-    fn train_tokens(&self, window: u64) -> u64 {
-        let train = self.tokens.split(Split::Train).expect("every run has training tokens");
-        train.tokens_in_window(window)
-    }
-
-    fn reduce(&mut self, term: Term, step: Step) -> Result<(), RunError> {
-        let plan = self.records.plan();
-        let position = Position { step: step.0, epoch: plan.epoch_of(step.0), last_step: plan.last_step() };
-        let rate =
-            self.training.schedule.learning_rate(self.training.learning_rate, position, &self.schedule);
-        let tokens = self.train_tokens(plan.window_of(step.0));
-        self.step.reduce(self.training.clip_norm, rate);
-        let result = self.step.result();
-        if result.tokens != tokens {
-            let reason =
-                format!("the workers counted {} targets in {step}, the plan has {tokens}", result.tokens);
-            return Err(RunError::Aborted { reason });
-        }
-        if let Some(parameter) = self.step.non_finite() {
-            let checkpoint = self.records.last_checkpoint();
-            return Err(RunError::NonFinite { step: step.0, parameter, checkpoint });
-        }
-        reach(FailPoint::REDUCED, step);
-        self.events.push_back(Event::Reduced { term, step });
-        Ok(())
-    }
-
-    fn commit(&mut self, term: Term, step: Step) -> Result<(), RunError> {
-        reach(FailPoint::COMMITTED, step);
-        self.step.take_carries(&mut self.carries);
-        self.replica = None;
-        let workers = self.machine.active().count();
-        // What a worker applies is in the journal before: a coordinator that is lost in between goes on from it.
-        let metrics = self.records.commit((term, step), self.step.result(), workers)?;
-        self.remember(false);
-        reach(FailPoint::JOURNALLED, step);
-        let ReducedStep { clip_scale, learning_rate, .. } = *self.step.result();
-        let commit = v1::Commit { term: term.0, step: step.0, clip_scale, learning_rate };
-        self.roster.commit(commit);
-        self.last_commit = Some(commit);
-        self.observer.observe(Report::Step(&metrics));
-        Ok(())
-    }
-
-    fn summarize(&mut self, step: Step, scope: Scope) -> Result<(), RunError> {
-        let (tokens, loss) = self.evaluation.mean();
-        let seconds = self.evaluation.seconds();
-        if scope == Scope::FinalTest {
-            let metrics = self.records.test(step, (tokens, loss), seconds)?;
-            self.observer.observe(Report::Test(&metrics));
-            return Ok(());
-        }
-        let mut best = false;
-        if scope == Scope::Scheduled {
-            best = self.schedule.validated(loss);
-            self.remember(true);
-        }
-        let metrics = self.records.valid(step, (tokens, loss), seconds)?;
-        self.observer.observe(Report::Valid { metrics: &metrics, best });
-        Ok(())
-    }
-
-    /// Keeps what no replica holds, for a coordinator that is started after this one was lost.
-    fn remember(&mut self, validated: bool) {
-        let _ = validated;
-    }
-
-    fn write_checkpoint(&mut self, step: Step) -> Result<(), RunError> {
-        let boundary = self.boundary.take().filter(|boundary| boundary.step == step);
-        let Boundary { schedule, carries, .. } = boundary.expect("a checkpoint begins with its snapshot");
-        let deposited = self.deposited.take().filter(|(of, _)| *of == step).map(|(_, sections)| sections);
-        let sections = deposited.or_else(|| self.replica.clone());
-        let sections = sections.expect("a checkpoint is written when its replica is here");
-        let snapshot = Snapshot { step: step.0, schedule, sections, carries };
-        let (path, digest) = match self.records.checkpoint(&snapshot) {
-            Ok(written) => written,
-            Err(RunError::Checkpoint(error)) => {
-                self.observer.observe(Report::Unsaved { step: step.0, problem: &error });
-                self.unsaved = Some(error);
-                self.events.push_back(Event::CheckpointFailed { step });
-                return Ok(());
-            }
-            Err(error) => return Err(error),
-        };
-        self.unsaved = None;
-        self.observer.observe(Report::Checkpoint { step: step.0, path: &path, digest });
-        self.events.push_back(Event::CheckpointWritten { step });
-        Ok(())
-    }
-
-    /// Every replica of the committed state is gone: back to the last checkpoint, and to the same bits again.
-    fn roll_back(&mut self) -> Result<(), RunError> {
-        let found = self.records.roll_back()?;
-        let (origin, state) = start_state(found.as_deref(), &self.limits);
-        (self.schedule, self.carries, self.replica) = (state.schedule, state.carries, state.replica);
-        (self.last_commit, self.asked, self.deposited) = (None, None, None);
-        let step = Step(found.map_or(0, |checkpoint| checkpoint.state.step));
-        let digest = match origin {
-            Origin::Checkpoint(digest) => Some(digest),
-            Origin::Seed | Origin::Workers { .. } => None,
-        };
-        self.observer.observe(Report::RolledBack { step: step.0 });
-        self.events.push_back(Event::RolledBack { step, digest });
-        Ok(())
-    }
 }
 
-/// The committed state of a checkpoint, or of a run that has none.
-pub(crate) fn start_state(checkpoint: Option<&Checkpoint>, limits: &Limits) -> (Origin, StartState) {
-    let Some(checkpoint) = checkpoint else {
-        let carries = vec![0.0; limits.streams as usize * limits.layout.carry_floats()];
-        let (schedule, replica, last_commit) = (ScheduleState::new(), None, None);
-        return (Origin::Seed, StartState { schedule, carries, replica, last_commit });
-    };
-    let Snapshot { schedule, carries, sections, .. } = checkpoint.snapshot.clone();
-    let state = StartState { schedule, carries, replica: Some(sections), last_commit: None };
-    (Origin::Checkpoint(checkpoint.replica_digest()), state)
+/// What the driver wakes up for.
+enum Wake {
+    Notice(Notice),
+    Saved(Saved),
+    Tick,
 }
 
-fn split_of(scope: Scope) -> Split {
-    match scope {
-        Scope::Scheduled | Scope::FinalValid => Split::Valid,
-        Scope::FinalTest => Split::Test,
+async fn wake(notices: &mut mpsc::Receiver<Notice>, saved: &mut mpsc::UnboundedReceiver<Saved>) -> Wake {
+    tokio::select! {
+        notice = notices.recv() => Wake::Notice(notice.expect("the driver's owner keeps a sender")),
+        saved = saved.recv() => Wake::Saved(saved.expect("the saver, which has the sender, lives in the records")),
+        () = tokio::time::sleep(TICK) => Wake::Tick,
     }
 }

@@ -270,6 +270,12 @@ impl Machine {
         self.phase == Phase::Over
     }
 
+    /// Whether a checkpoint is on its way.
+    #[must_use]
+    pub fn is_saving(&self) -> bool {
+        self.saving.is_under_way()
+    }
+
     /// The workers that hold the committed replica.
     pub fn active(&self) -> impl Iterator<Item = WorkerId> + '_ {
         self.standing(Standing::Active)

@@ -44,6 +44,10 @@ impl Saving {
         *self = Self { stage, wanted: false, written: to };
     }
 
+    pub(super) fn is_under_way(&self) -> bool {
+        self.stage != Stage::Idle
+    }
+
     pub(super) fn awaits_a_replica(&self) -> bool {
         matches!(self.stage, Stage::Awaiting(_))
     }

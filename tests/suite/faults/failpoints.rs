@@ -22,6 +22,7 @@ const COORDINATOR: &[&str] = &[
     "coordinator-reduced",
     "coordinator-committed",
     "coordinator-journalled",
+    "coordinator-saved",
     "coordinator-half-told",
     "coordinator-half-written",
     "coordinator-unnamed",

@@ -1,0 +1,155 @@
+//! What the protocol wants done, done: each action of the state machine in one place, and the decisions that need floats.
+
+use carousel_proto::v1::{self, Split};
+use carousel_proto::{Step, Term, WorkerId};
+
+use super::Driver;
+use super::roster::Parting;
+use super::step::ReducedStep;
+use crate::failpoint::{FailPoint, reach};
+use crate::observer::Report;
+use crate::protocol::{Action, Event, ExpelReason, LoadSource, Scope};
+use crate::run::RunError;
+use crate::schedule::Position;
+
+impl Driver<'_> {
+    fn part_from(&mut self, worker: WorkerId, reason: &str, parting: Parting) {
+        self.observer.observe(Report::Left { worker, reason });
+        self.roster.dismiss(worker, reason, parting);
+    }
+
+    pub(super) fn perform(&mut self, action: Action) -> Result<(), RunError> {
+        match action {
+            Action::Waiting { joined, needed } => self.observer.observe(Report::Waiting { joined, needed }),
+            Action::Load { worker, step, source } => self.load(worker, step, source),
+            Action::Begin { term, step, exchange, shares } => {
+                self.records.begin_term(term)?;
+                let owners = shares.iter().map(|(worker, _)| *worker).collect();
+                self.step.begin((term, step), exchange, owners);
+                self.roster.begin(&shares, exchange);
+            }
+            Action::Assign { worker, term, step, lanes, carry } => {
+                let assign = self.assignment(term, step);
+                let carries = self.step.carries_of(&self.carries, &lanes);
+                self.roster.assign(worker, assign, lanes, (carry, carries));
+                reach(FailPoint::ASSIGNED, step);
+            }
+            Action::Reduce { term, step } => self.reduce(term, step)?,
+            Action::SendReduced { worker, term, step } => {
+                self.roster.reduced(worker, (term, step), self.step.result())
+            }
+            Action::Commit { term, step } => self.commit(term, step)?,
+            Action::Evaluate { worker, term, scope, lanes } => {
+                self.records.begin_term(term)?;
+                let split = split_of(scope);
+                self.evaluation.begin(term, scope, split);
+                self.evaluation.assign(worker, lanes.clone());
+                let windows = self.tokens.split(split).map_or(0, crate::tokens::SplitTokens::windows);
+                self.roster.evaluate(worker, term, split, (lanes, windows));
+            }
+            Action::SummarizeEvaluation { step, scope } => self.summarize(step, scope),
+            Action::FetchReplica { worker, step } => {
+                self.asked = Some((worker, step));
+                self.roster.send_replica(worker, step);
+            }
+            Action::Snapshot { step } => self.snapshot(step),
+            Action::WriteCheckpoint { step } => self.write_checkpoint(step),
+            Action::Rollback => self.roll_back()?,
+            Action::AskDigest { worker, .. } => self.roster.ask_digest(worker),
+            Action::Release { worker } => self.part_from(worker, "it asked to leave", Parting::Final),
+            Action::Expel { worker, reason } => {
+                let parting = match reason {
+                    ExpelReason::Overdue { .. } => Parting::Rejoin,
+                    _ => Parting::RejoinAnew,
+                };
+                self.part_from(worker, &reason.to_string(), parting);
+            }
+            Action::Finish { ending } => self.ended = Some(ending),
+        }
+        Ok(())
+    }
+
+    fn load(&mut self, worker: WorkerId, step: Step, source: LoadSource) {
+        match source {
+            LoadSource::Coordinator => self.roster.load(worker, step, self.replica.as_ref()),
+            LoadSource::Peers { workers } => self.roster.load_from_peers(worker, step, &workers),
+            LoadSource::Held { commit } => {
+                let commit = self.last_commit.filter(|_| commit);
+                self.roster.keep_replica(worker, step, commit);
+            }
+        }
+    }
+
+    fn assignment(&self, term: Term, step: Step) -> v1::Assign {
+        let plan = self.records.plan();
+        let window = plan.window_of(step.0);
+        let (step_tokens, next_window) = (self.train_tokens(window), plan.window_of(step.0 + 1));
+        v1::Assign { term: term.0, step: step.0, window, step_tokens, next_window, ..v1::Assign::default() }
+    }
+
+    fn train_tokens(&self, window: u64) -> u64 {
+        let train = self.tokens.split(Split::Train).expect("every run has training tokens");
+        train.tokens_in_window(window)
+    }
+
+    fn reduce(&mut self, term: Term, step: Step) -> Result<(), RunError> {
+        let plan = self.records.plan();
+        let position = Position { step: step.0, epoch: plan.epoch_of(step.0), last_step: plan.last_step() };
+        let rate =
+            self.training.schedule.learning_rate(self.training.learning_rate, position, &self.schedule);
+        let tokens = self.train_tokens(plan.window_of(step.0));
+        self.step.reduce(self.training.clip_norm, rate);
+        let result = self.step.result();
+        if result.tokens != tokens {
+            let reason =
+                format!("the workers counted {} targets in {step}, the plan has {tokens}", result.tokens);
+            return Err(RunError::Aborted { reason });
+        }
+        if let Some(parameter) = self.step.non_finite() {
+            let checkpoint = self.records.last_checkpoint();
+            return Err(RunError::NonFinite { step: step.0, parameter, checkpoint });
+        }
+        reach(FailPoint::REDUCED, step);
+        self.events.push_back(Event::Reduced { term, step });
+        Ok(())
+    }
+
+    /// Journal and committed state first: what workers are told to apply is known to whoever starts the coordinator again.
+    fn commit(&mut self, term: Term, step: Step) -> Result<(), RunError> {
+        reach(FailPoint::COMMITTED, step);
+        let workers = self.machine.active().count();
+        let metrics = self.records.commit((term, step), self.step.result(), workers)?;
+        reach(FailPoint::JOURNALLED, step);
+        self.step.take_carries(&mut self.carries);
+        self.replica = None;
+        self.save_committed(term, step);
+        reach(FailPoint::SAVED, step);
+        let ReducedStep { clip_scale, learning_rate, .. } = *self.step.result();
+        let commit = v1::Commit { term: term.0, step: step.0, clip_scale, learning_rate };
+        self.roster.commit(commit);
+        self.last_commit = Some(commit);
+        self.observer.observe(Report::Step(&metrics));
+        Ok(())
+    }
+
+    fn summarize(&mut self, step: Step, scope: Scope) {
+        let (tokens, loss) = self.evaluation.mean();
+        let seconds = self.evaluation.seconds();
+        if scope == Scope::FinalTest {
+            let metrics = self.records.test(step, (tokens, loss), seconds);
+            self.observer.observe(Report::Test(&metrics));
+            return;
+        }
+        let best = if scope == Scope::Scheduled { self.schedule.validated(loss) } else { false };
+        let metrics = self.records.valid((step, scope), (tokens, loss), seconds);
+        self.save_committed(self.records.term(), step);
+        self.observer.observe(Report::Valid { metrics: &metrics, best });
+    }
+}
+
+fn split_of(scope: Scope) -> Split {
+    match scope {
+        Scope::Scheduled | Scope::FinalValid => Split::Valid,
+        Scope::FinalTest => Split::Test,
+    }
+}
