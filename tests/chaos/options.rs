@@ -26,8 +26,8 @@ pub(crate) struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            length: Duration::from_secs(10),
-            every: Duration::from_secs(3),
+            length: Duration::from_secs(12),
+            every: Duration::from_millis(1500),
             workers: 4,
             seed: 1,
             exchange: "mesh".into(),

@@ -98,6 +98,22 @@ impl<'a> Crew<'a> {
         self.shop.digest(&self.run)
     }
 
+    /// Term and step of the last commit but one: a dead coordinator may have noted the last one alone, but this one all
+    /// workers had.
+    pub(crate) fn settled(&self) -> (u64, u64) {
+        let commits = self.commits();
+        commits[commits.len() - 2]
+    }
+
+    /// Term and step of every commit in the metrics.
+    pub(crate) fn commits(&self) -> Vec<(u64, u64)> {
+        let text = self.shop.read(&format!("{}/metrics.jsonl", self.run));
+        // A killed coordinator may have torn the last line.
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let steps = lines.filter(|line| line.get("loss").is_some());
+        steps.map(|line| (line["term"].as_u64().unwrap(), line["step"].as_u64().unwrap())).collect()
+    }
+
     /// Waits until a checkpoint of this step is on disk.
     pub(crate) fn wait_for_checkpoint(&mut self, step: u64) {
         let state = self.shop.path(&format!("{}/checkpoints/step-{step:08}/state.json", self.run));

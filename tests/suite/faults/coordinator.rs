@@ -27,24 +27,25 @@ fn a_coordinator_killed_at_random_moments_finds_its_workers_again() {
         let shop = Workshop::new();
         let mut crew = crew_of_three(&shop, "often", exchange);
         crew.wait_for_checkpoint(20);
+        let mut settled = Vec::new();
         for moment in moments(seed, 50).take(6) {
             std::thread::sleep(moment);
             assert!(!crew.coordinator.has_ended(), "it is killed in the middle\n{}", crew.story());
             crew.kill_coordinator();
+            settled.push(crew.settled());
             crew.resume();
         }
         assert_eq!(crew.digest(), quiet::long(), "seed {seed}, {exchange}\n{}", crew.story());
         for worker in &mut crew.workers {
             assert!(worker.wait().is_some_and(|status| status.success()), "{}", worker.said());
         }
-        let steps: Vec<u64> = shop.metrics("often").iter().filter_map(step_of).collect();
+        let commits = crew.commits();
+        let kept = |settled: &(u64, u64)| commits.contains(settled);
+        assert!(settled.iter().all(kept), "what all workers had is not made again: {settled:?}");
+        let steps: Vec<u64> = commits.iter().map(|(_, step)| *step).collect();
         assert_eq!(steps, (1..=1500).collect::<Vec<_>>(), "each step stands once in the metrics");
         assert!(shop.succeed(&["verify", "often"]).contains("journal     1500 steps"));
     }
-}
-
-fn step_of(line: &serde_json::Value) -> Option<u64> {
-    line.get("loss").and_then(|_| line["step"].as_u64())
 }
 
 #[test]
@@ -58,6 +59,7 @@ fn when_all_were_killed_the_run_goes_on_from_its_last_checkpoint() {
         crew.resume();
         (0..3).for_each(|place| crew.replace_worker(place));
         assert_eq!(crew.digest(), quiet::long(), "{exchange}\n{}", crew.story());
+        assert!(crew.coordinator.printed().contains("rolled back to step"), "{}", crew.story());
     }
 }
 
@@ -69,7 +71,9 @@ fn one_worker_that_survives_the_coordinator_keeps_the_run() {
     crew.wait_for_checkpoint(200);
     crew.kill_coordinator();
     (0..2).for_each(|place| crew.kill_worker(place));
+    let settled = crew.settled();
     crew.resume();
     (0..2).for_each(|place| crew.replace_worker(place));
     assert_eq!(crew.digest(), quiet::long(), "{}", crew.story());
+    assert!(crew.commits().contains(&settled), "{settled:?} was not made again\n{}", crew.story());
 }

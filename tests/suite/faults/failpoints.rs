@@ -161,8 +161,10 @@ fn coordinator_dies_at(exchange: &str, point: &str) {
     let status = crew.coordinator.wait().unwrap();
     let said = crew.coordinator.said();
     assert!(!status.success() && said.contains(&format!("failpoint {point} at step")), "{}", crew.story());
+    let settled = crew.settled();
     crew.resume();
     assert_eq!(crew.digest(), quiet::short(), "{exchange}, {point}\n{}", crew.story());
+    assert!(crew.commits().contains(&settled), "{settled:?} was not made again\n{}", crew.story());
     for worker in &mut crew.workers {
         assert!(worker.wait().is_some_and(|status| status.success()), "{}", worker.said());
     }

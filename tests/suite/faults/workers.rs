@@ -25,6 +25,7 @@ fn without_any_worker_the_coordinator_waits_for_one() {
         assert!(crew.coordinator.printed().contains("waiting     for workers: 0"), "{}", crew.story());
         crew.replace_worker(0);
         assert_eq!(crew.digest(), quiet::long(), "{exchange}\n{}", crew.story());
+        assert!(crew.coordinator.printed().contains("rolled back to step"), "{}", crew.story());
     }
 }
 
