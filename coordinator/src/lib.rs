@@ -7,6 +7,7 @@ mod committed;
 mod deposit;
 mod driver;
 pub mod failpoint;
+mod files;
 mod intake;
 mod journal;
 mod metrics;

@@ -9,10 +9,9 @@ use carousel_proto::v1::{self, Split};
 use carousel_proto::{Step, Term};
 
 use crate::checkpoint::{Checkpoint, Context, RunFolder};
-use crate::committed::{Committed, CommittedFile};
 use crate::driver::{Books, StartState, start_state};
+use crate::files::Files;
 use crate::intake::{Limits, cuts_agree};
-use crate::journal::{Contents, Journal};
 use crate::metrics::Metrics;
 use crate::options::{Run, Start};
 use crate::plan::RunPlan;
@@ -31,7 +30,8 @@ pub(crate) struct Opened {
 pub(crate) fn open(run: &Run, limits: &Limits) -> Result<Opened, RunError> {
     let folder = RunFolder::new(&run.folder);
     let plan = plan_of(run);
-    let files = Files::of(run, &folder, limits)?;
+    let files = files_of(run, &folder, limits)?;
+    let run_id = read_id(&folder)?;
     let (checkpoint, path) = match &run.start {
         Start::New { .. } => (None, None),
         Start::Resume { checkpoint, .. } => {
@@ -43,7 +43,7 @@ pub(crate) fn open(run: &Run, limits: &Limits) -> Result<Opened, RunError> {
     let start = protocol::Start {
         exchange: run.exchange,
         workers_to_start: run.workers,
-        term: Term(files.highest_term + 1),
+        term: Term(files.highest_term() + 1),
         step: stands.step,
         origin: stands.origin,
         recent_steps: stands.recent_steps,
@@ -65,7 +65,7 @@ pub(crate) fn open(run: &Run, limits: &Limits) -> Result<Opened, RunError> {
         summary,
         folder,
     };
-    Ok(Opened { machine: Machine::new(plan, start), state: stands.state, books, run_id: files.run_id })
+    Ok(Opened { machine: Machine::new(plan, start), state: stands.state, books, run_id })
 }
 
 fn plan_of(run: &Run) -> RunPlan {
@@ -94,9 +94,11 @@ struct Stands {
 /// From the last commit when the run's workers may still hold its replica, else from the checkpoint.
 fn stand(run: &Run, checkpoint: Option<&Checkpoint>, files: &Files, limits: &Limits) -> Stands {
     let saved_at = checkpoint.map_or(0, |found| found.state.step);
-    let saved = files.saved.as_ref().filter(|saved| {
-        run.workers_outlive && saved.step > saved_at && files.last_commit == Some(saved.step)
-    });
+    let last_commit = files.contents.commits().last().map(|record| record.step);
+    let saved = files
+        .saved
+        .as_ref()
+        .filter(|saved| run.workers_outlive && saved.step > saved_at && last_commit == Some(saved.step));
     let Some(saved) = saved else {
         let (origin, state) = start_state(checkpoint, limits);
         return Stands { step: Step(saved_at), origin, state, recent_steps: Vec::new() };
@@ -117,63 +119,18 @@ fn stand(run: &Run, checkpoint: Option<&Checkpoint>, files: &Files, limits: &Lim
     }
 }
 
-/// The files that only one coordinator at a time may have open.
-struct Files {
-    journal: Journal,
-    committed: CommittedFile,
-    /// What the last coordinator left of the committed state.
-    saved: Option<Committed<'static>>,
-    /// The last step in the journal.
-    last_commit: Option<u64>,
-    /// The highest term that was ever handed out.
-    highest_term: u64,
-    run_id: RunId,
-}
-
-impl Files {
-    fn of(run: &Run, folder: &RunFolder, limits: &Limits) -> Result<Self, RunError> {
-        let carry_floats = limits.streams as usize * limits.layout.carry_floats();
-        match &run.start {
-            Start::New { config_toml, tokenizer_json } => {
-                create_folder(folder, config_toml, tokenizer_json)?;
-                Self::create(folder, carry_floats).inspect_err(|_| remove(folder.path()))
-            }
-            Start::Resume { config_toml, .. } => {
-                let files = Self::open(folder, carry_floats)?;
-                replace(&folder.config(), config_toml)?;
-                Ok(files)
-            }
+fn files_of(run: &Run, folder: &RunFolder, limits: &Limits) -> Result<Files, RunError> {
+    let carry_floats = limits.streams as usize * limits.layout.carry_floats();
+    match &run.start {
+        Start::New { config_toml, tokenizer_json } => {
+            create_folder(folder, config_toml, tokenizer_json)?;
+            Files::create(folder, carry_floats).inspect_err(|_| remove(folder.path()))
         }
-    }
-
-    fn create(folder: &RunFolder, carry_floats: usize) -> Result<Self, RunError> {
-        let journal = Journal::create(&folder.journal())?;
-        let committed = CommittedFile::create(&folder.committed(), carry_floats)?;
-        let run_id = read_id(folder)?;
-        Ok(Self { journal, committed, saved: None, last_commit: None, highest_term: 0, run_id })
-    }
-
-    /// The journal first: it has the lock.
-    fn open(folder: &RunFolder, carry_floats: usize) -> Result<Self, RunError> {
-        let (journal, contents) = Journal::open(&folder.journal())?;
-        warn_of_damage(folder, &contents);
-        let (committed, saved) = match CommittedFile::open(&folder.committed(), carry_floats) {
-            Ok(opened) => opened,
-            Err(error) => {
-                tracing::warn!("{error}; made anew");
-                (CommittedFile::create(&folder.committed(), carry_floats)?, None)
-            }
-        };
-        let highest_term = saved.as_ref().map_or(0, |saved| saved.term).max(contents.term());
-        let last_commit = contents.commits().last().map(|record| record.step);
-        Ok(Self { journal, committed, saved, last_commit, highest_term, run_id: read_id(folder)? })
-    }
-}
-
-fn warn_of_damage(folder: &RunFolder, contents: &Contents) {
-    if contents.damaged_bytes > 0 {
-        let (path, bytes) = (folder.journal(), contents.damaged_bytes);
-        tracing::warn!("{}: passed over a damaged tail of {bytes} bytes", path.display());
+        Start::Resume { config_toml, .. } => {
+            let files = Files::open(folder, carry_floats)?;
+            replace(&folder.config(), config_toml)?;
+            Ok(files)
+        }
     }
 }
 
