@@ -152,9 +152,9 @@ fn the_only_worker_that_dies_while_it_hands_out_its_replica_changes_nothing() {
 }
 
 /// The coordinator dies at the point and is started again; the workers, all the same processes, are there to the end.
-fn coordinator_dies_at(exchange: &str, point: &str) {
+fn coordinator_dies_at(exchange: &str, point: &str, step: u64) {
     let shop = Workshop::new();
-    let failpoint = format!("{point}@{STEP}");
+    let failpoint = format!("{point}@{step}");
     let sets = sets(SHORT, exchange);
     let mut crew = Crew::start_failing(&shop, None, ("run.toml", point), &sets, Some(&failpoint));
     (0..3).for_each(|_| crew.add_worker(None));
@@ -174,12 +174,20 @@ fn coordinator_dies_at(exchange: &str, point: &str) {
 
 #[test]
 fn a_coordinator_that_dies_at_any_point_of_a_mesh_changes_nothing() {
-    COORDINATOR.iter().for_each(|point| coordinator_dies_at("cluster.exchange=mesh", point));
+    COORDINATOR.iter().for_each(|point| coordinator_dies_at("cluster.exchange=mesh", point, STEP));
 }
 
 #[test]
 fn a_coordinator_that_dies_at_any_point_of_a_star_changes_nothing() {
-    COORDINATOR.iter().for_each(|point| coordinator_dies_at("cluster.exchange=star", point));
+    COORDINATOR.iter().for_each(|point| coordinator_dies_at("cluster.exchange=star", point, STEP));
+}
+
+/// Before the first checkpoint there is nothing but the workers' replicas; at the last step, nothing left to do.
+#[test]
+fn a_coordinator_that_dies_at_the_first_or_the_last_steps_changes_nothing() {
+    for point in COORDINATOR {
+        [5, 100].into_iter().for_each(|step| coordinator_dies_at("cluster.exchange=mesh", point, step));
+    }
 }
 
 #[test]
