@@ -20,7 +20,9 @@ const PART: usize = 1 << 18;
 const MOST_PEERS: usize = 4;
 const STREAMS: usize = 2;
 /// A peer that answers no request for so long is left.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_millis(800);
+/// The coordinator hears this often that the newcomer is alive, whether its peers are or not.
+const SIGN_OF_LIFE: Duration = Duration::from_millis(200);
 
 /// How much is pulled.
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +58,7 @@ fn put_back(parts: &Parts, part: Part) {
     parts.lock().unwrap_or_else(PoisonError::into_inner).push_front(part);
 }
 
-/// Pulls the whole replica; `sign_of_life` is called with every part that has come.
+/// Pulls the whole replica; `sign_of_life` is called all the while.
 pub(crate) async fn pull(
     peers: &[String],
     step: Step,
@@ -78,12 +80,16 @@ pub(crate) async fn pull(
         }
     }
     drop(sender);
-    while let Some((part, floats)) = arrived.recv().await {
-        let Part { section, first, .. } = part;
-        let to: &mut [f32] = &mut sections[section][first..first + part.floats];
-        bytemuck::cast_slice_mut(to).copy_from_slice(&floats);
+    let mut alive = tokio::time::interval(SIGN_OF_LIFE);
+    loop {
+        let (part, data) = tokio::select! {
+            _ = alive.tick() => { sign_of_life(); continue }
+            arrived = arrived.recv() => match arrived { Some(arrived) => arrived, None => break },
+        };
+        let Part { section, first, floats } = part;
+        let to: &mut [f32] = &mut sections[section][first..first + floats];
+        bytemuck::cast_slice_mut(to).copy_from_slice(&data);
         missing -= 1;
-        sign_of_life();
     }
     let mut problem = String::new();
     while let Some(ended) = tasks.join_next().await {

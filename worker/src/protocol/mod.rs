@@ -250,6 +250,8 @@ pub struct Machine {
     pending: Option<Pending>,
     /// The step whose whole reduced gradient is held.
     gradient: Option<Step>,
+    /// The step whose replica is being loaded in this session.
+    loading: Option<Step>,
     reconnect: Reconnect,
 }
 
@@ -272,7 +274,7 @@ impl Machine {
             Event::Welcomed { same_run } => self.welcomed(same_run),
             Event::Load { step, source } => self.load(step, source),
             Event::Loaded { step } => self.loaded(step),
-            Event::LoadFailed { step } => vec![Action::TellLoadFailed { step }],
+            Event::LoadFailed { step } => self.load_failed(step),
             Event::Assigned { term, step, lanes, carry } => self.assigned((term, step), lanes, carry),
             Event::Computed { term, step } => self.computed(term, step),
             Event::Gradient { term, step } => self.whole_gradient(term, step),
@@ -300,13 +302,27 @@ impl Machine {
         match source {
             LoadSource::Held if self.replica == Some(step) => vec![Action::TellReady { step }],
             LoadSource::Held => vec![Action::TellLoadFailed { step }],
-            _ => vec![self.discard(), Action::Load { step, source }],
+            _ => {
+                self.loading = Some(step);
+                vec![self.discard(), Action::Load { step, source }]
+            }
         }
     }
 
+    /// What was asked for in a session that is lost is nobody's any more.
     fn loaded(&mut self, step: Step) -> Vec<Action> {
+        if self.loading.take_if(|loading| *loading == step).is_none() {
+            return Vec::new();
+        }
         self.replica = Some(step);
         vec![Action::TellReady { step }]
+    }
+
+    fn load_failed(&mut self, step: Step) -> Vec<Action> {
+        match self.loading.take_if(|loading| *loading == step) {
+            Some(step) => vec![Action::TellLoadFailed { step }],
+            None => Vec::new(),
+        }
     }
 
     fn with_replica(&self, action: impl Fn(Step) -> Action) -> Vec<Action> {
@@ -374,7 +390,7 @@ impl Machine {
 
     /// The replica is kept, and a whole gradient with it: its commit may be on its way.
     fn session_lost(&mut self, now: Duration) -> Action {
-        (self.term, self.lanes, self.pending) = (Term(0), None, None);
+        (self.term, self.lanes, self.pending, self.loading) = (Term(0), None, None, None);
         self.reconnect.lost(now)
     }
 }

@@ -100,6 +100,17 @@ fn a_lost_session_leaves_the_replica_and_a_whole_gradient() {
 }
 
 #[test]
+fn a_replica_that_was_asked_for_in_a_lost_session_is_nobody_s() {
+    let mut machine = Machine::default();
+    let load = Event::Load { step: Step(4), source: LoadSource::Peers };
+    assert!(matches!(machine.handle(NOW, load)[..], [Action::Discard, Action::Load { .. }]));
+    machine.handle(NOW, Event::SessionLost);
+    assert!(machine.handle(NOW, Event::Loaded { step: Step(4) }).is_empty());
+    assert!(machine.handle(NOW, Event::LoadFailed { step: Step(4) }).is_empty());
+    assert_eq!(machine.held(), None);
+}
+
+#[test]
 fn another_run_s_replica_is_forgotten() {
     let mut machine = acknowledged();
     machine.handle(NOW, Event::SessionLost);
