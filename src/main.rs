@@ -7,6 +7,7 @@ mod config;
 mod coordinator;
 mod digest;
 mod evaluate;
+mod failpoint;
 mod failure;
 mod generate;
 mod launch;
@@ -47,7 +48,17 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let filter = EnvFilter::try_from_env("CAROUSEL_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
-    let result = match arguments.command {
+    match failpoint::arm().and_then(|()| run(arguments.command)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), failure::Failure> {
+    match command {
         Command::Train(arguments) => train::run(&arguments),
         Command::Coordinator(arguments) => coordinator::run(&arguments),
         Command::Worker(arguments) => worker::run(&arguments),
@@ -56,12 +67,5 @@ fn main() -> ExitCode {
         Command::Digest(arguments) => digest::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("{failure}");
-            ExitCode::from(failure.exit_code())
-        }
     }
 }

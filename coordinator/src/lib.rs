@@ -6,6 +6,7 @@ pub mod checkpoint;
 mod committed;
 mod deposit;
 mod driver;
+pub mod failpoint;
 mod files;
 mod intake;
 mod journal;

@@ -95,10 +95,10 @@ struct Stands {
 fn stand(run: &Run, checkpoint: Option<&Checkpoint>, files: &Files, limits: &Limits) -> Stands {
     let saved_at = checkpoint.map_or(0, |found| found.state.step);
     let last_commit = files.contents.commits().last().map(|record| record.step);
-    let saved = files
-        .saved
-        .as_ref()
-        .filter(|saved| run.workers_outlive && saved.step > saved_at && last_commit == Some(saved.step));
+    // A coordinator that was lost between its two records had told nobody of the last commit: that step is made again.
+    let is_last = |step| last_commit == Some(step) || last_commit == Some(step + 1);
+    let saved = files.saved.as_ref();
+    let saved = saved.filter(|saved| run.workers_outlive && saved.step > saved_at && is_last(saved.step));
     let Some(saved) = saved else {
         let (origin, state) = start_state(checkpoint, limits);
         return Stands { step: Step(saved_at), origin, state, recent_steps: Vec::new() };

@@ -1,5 +1,11 @@
 //! Interruptions and losses with real processes: each test proves that the fault fired, and compares with the run
-//! without it.
+//! without it. The themes that need more than one `train` are in files of their own.
+
+mod coordinator;
+mod failpoints;
+mod network;
+mod quiet;
+mod workers;
 
 use crate::cluster::address_of;
 use crate::program::{Workshop, children, eventually, is_alive, signal};

@@ -5,8 +5,10 @@
 mod architecture;
 mod cluster;
 mod command_line;
+mod crew;
 mod data;
 mod durability;
 mod faults;
 mod formats;
+mod netlab;
 mod program;

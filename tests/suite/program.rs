@@ -67,9 +67,13 @@ impl Workshop {
     }
 
     pub(crate) fn start(&self, arguments: &[&str]) -> Running {
+        self.spawn(self.command(arguments))
+    }
+
+    /// Starts a command, with its output kept.
+    pub(crate) fn spawn(&self, mut command: Command) -> Running {
         let out = self.path(&format!("out-{}", unique()));
         let err = out.with_extension("err");
-        let mut command = self.command(arguments);
         command.stdout(fs::File::create(&out).unwrap()).stderr(fs::File::create(&err).unwrap());
         Running { child: command.spawn().unwrap(), out, err, status: None }
     }
@@ -117,6 +121,10 @@ impl Running {
         read_lossy(&self.err)
     }
 
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Waits until it ends by itself; `None` when it does not.
     pub(crate) fn wait(&mut self) -> Option<std::process::ExitStatus> {
         self.status = eventually(|| self.child.try_wait().unwrap());
@@ -128,12 +136,17 @@ impl Running {
         Output { status, stdout: fs::read(&self.out).unwrap(), stderr: fs::read(&self.err).unwrap() }
     }
 
-    /// Waits until what it printed has this in it.
+    /// Waits until what it printed or said has this in it.
     pub(crate) fn wait_for(&mut self, part: &str) {
+        self.wait_for_times(part, 1);
+    }
+
+    /// Waits until what it printed or said has this in it so many times.
+    pub(crate) fn wait_for_times(&mut self, part: &str, times: usize) {
         let found = eventually(|| {
-            let ended = self.child.try_wait().unwrap();
-            let there = self.printed().contains(part);
-            assert!(there || ended.is_none(), "it ended without {part:?}: {}{}", self.printed(), self.said());
+            let ended = self.has_ended();
+            let there = self.printed().matches(part).count() + self.said().matches(part).count() >= times;
+            assert!(there || !ended, "it ended without {part:?}: {}{}", self.printed(), self.said());
             there.then_some(())
         });
         assert!(found.is_some(), "no {part:?} in {}{}", self.printed(), self.said());

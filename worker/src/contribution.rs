@@ -7,6 +7,7 @@ use carousel_model::{FinishedPart, LanguageModel};
 use carousel_proto::{Node, Step, Term};
 
 use crate::exchange::{Exchange, Outgoing};
+use crate::failpoint::{FailPoint, reach};
 use crate::peers::Peers;
 
 #[derive(Debug, Default)]
@@ -42,6 +43,7 @@ impl Contribution {
                 }
             }
         }
+        reach(FailPoint::HALF_SENT, at.1);
     }
 
     /// What is left to be done after the last part.

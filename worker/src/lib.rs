@@ -5,6 +5,7 @@ mod contribution;
 mod deposit;
 mod exchange;
 mod exchange_bench;
+pub mod failpoint;
 mod intake;
 mod outbox;
 mod peers;

@@ -15,6 +15,7 @@ use super::{
     CARRIES_FILE, CheckpointError, FORMAT, FileHash, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, Snapshot,
     StateFile,
 };
+use crate::failpoint::{FailPoint, reach};
 use crate::plan::RunPlan;
 use crate::replica::{ReplicaLayout, TensorShape, digest_of};
 
@@ -45,6 +46,7 @@ pub(crate) fn write_files(
         write_durably(&folder.join(name), &bytes)
     };
     put(MODEL_FILE, parameter_file(snapshot, &context.layout))?;
+    reach(FailPoint::HALF_WRITTEN, Step(snapshot.step));
     put(OPTIMIZER_FILE, optimizer_file(snapshot, &context.layout))?;
     put(CARRIES_FILE, carries_file(&snapshot.carries, &context.layout))?;
     let state = state_file(snapshot, context, files);
@@ -53,6 +55,7 @@ pub(crate) fn write_files(
         serde_json::to_vec_pretty(&state).expect("a state of numbers and names can be written as JSON");
     write_durably(&folder.join(STATE_FILE), &json)?;
     sync_folder(folder)?;
+    reach(FailPoint::UNNAMED, Step(snapshot.step));
     Ok(digest)
 }
 

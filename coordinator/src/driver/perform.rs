@@ -6,6 +6,7 @@ use carousel_proto::{Step, Term, WorkerId};
 use super::Driver;
 use super::roster::Parting;
 use super::step::ReducedStep;
+use crate::failpoint::{FailPoint, reach};
 use crate::observer::Report;
 use crate::protocol::{Action, Event, ExpelReason, LoadSource, Scope};
 use crate::run::RunError;
@@ -31,6 +32,7 @@ impl Driver<'_> {
                 let assign = self.assignment(term, step);
                 let carries = self.step.carries_of(&self.carries, &lanes);
                 self.roster.assign(worker, assign, lanes, (carry, carries));
+                reach(FailPoint::ASSIGNED, step);
             }
             Action::Reduce { term, step } => self.reduce(term, step)?,
             Action::SendReduced { worker, term, step } => {
@@ -107,17 +109,21 @@ impl Driver<'_> {
             let checkpoint = self.records.last_checkpoint();
             return Err(RunError::NonFinite { step: step.0, parameter, checkpoint });
         }
+        reach(FailPoint::REDUCED, step);
         self.events.push_back(Event::Reduced { term, step });
         Ok(())
     }
 
     /// Journal and committed state first: what workers are told to apply is known to whoever starts the coordinator again.
     fn commit(&mut self, term: Term, step: Step) -> Result<(), RunError> {
+        reach(FailPoint::COMMITTED, step);
         let workers = self.machine.active().count();
         let metrics = self.records.commit((term, step), self.step.result(), workers)?;
+        reach(FailPoint::JOURNALLED, step);
         self.step.take_carries(&mut self.carries);
         self.replica = None;
         self.save_committed(term, step);
+        reach(FailPoint::SAVED, step);
         let ReducedStep { clip_scale, learning_rate, .. } = *self.step.result();
         let commit = v1::Commit { term: term.0, step: step.0, clip_scale, learning_rate };
         self.roster.commit(commit);

@@ -12,6 +12,7 @@ use carousel_proto::v1::{
 use carousel_proto::{Step, Term, WorkerId};
 
 use super::step::ReducedStep;
+use crate::failpoint::{FailPoint, reach};
 use crate::protocol::{CarryOrigin, Exchange};
 use crate::replica::Sections;
 use crate::run_id::RunId;
@@ -188,7 +189,10 @@ impl Roster {
 
     /// Goes to everyone: who holds no reduced gradient of this step has no replica to apply it to and skips it.
     pub(super) fn commit(&self, commit: Commit) {
-        self.sessions.values().for_each(|session| session.send(Message::Commit(commit)));
+        for session in self.sessions.values() {
+            session.send(Message::Commit(commit));
+            reach(FailPoint::HALF_TOLD, Step(commit.step));
+        }
     }
 
     pub(super) fn evaluate(

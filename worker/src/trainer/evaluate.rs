@@ -4,6 +4,7 @@ use carousel_proto::v1::{EvaluationReport, Progress, from_worker::Message};
 
 use super::step::lane_losses;
 use super::{Trainer, TrainerError};
+use crate::failpoint::{FailPoint, reach};
 use crate::protocol::Fault;
 use crate::replica::lanes_of;
 
@@ -30,6 +31,7 @@ impl Trainer {
                 sum.sum += loss.sum;
             }
             self.link.outbox.send(Message::Progress(Progress {}))?;
+            reach(FailPoint::EVALUATING, replica.step);
         }
         let losses = lane_losses(&lanes, &sums);
         let report = EvaluationReport { term: evaluate.term, split: evaluate.split, losses };

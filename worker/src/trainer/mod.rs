@@ -17,6 +17,7 @@ use tokio::runtime::Handle;
 
 use crate::contribution::Contribution;
 use crate::exchange::{Exchange, ExchangeError, PeerContent};
+use crate::failpoint::{FailPoint, reach};
 use crate::intake::{Content, ReducedGradient, Refusal};
 use crate::outbox::{Outbox, SessionOver};
 use crate::peers::Peers;
@@ -162,6 +163,7 @@ impl Trainer {
                     self.inbox.sections.clear();
                 }
                 self.inbox.sections.push(floats);
+                reach(FailPoint::HALF_LOADED, Step(0));
                 Vec::new()
             }
             Content::LoadReplica(m) => {

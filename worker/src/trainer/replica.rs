@@ -10,6 +10,7 @@ use carousel_proto::v1::{
 
 use super::{Trainer, TrainerError};
 use crate::deposit;
+use crate::failpoint::{FailPoint, reach};
 use crate::outbox::SessionOver;
 use crate::protocol::{Event, Fault, LoadSource};
 use crate::pull;
@@ -45,6 +46,7 @@ impl Trainer {
         let sign_of_life = move || {
             // A session that is over is noticed by whoever reads from it.
             outbox.send_from_reactor(Message::Progress(Progress {}));
+            reach(FailPoint::HALF_LOADED, step);
         };
         Ok(self.link.runtime.block_on(pull::pull(&peers, step, size, sign_of_life)))
     }
@@ -55,6 +57,7 @@ impl Trainer {
         let sections = replica.sections();
         let (_, floats) = sections.get(request.section as usize)?;
         let first = usize::try_from(request.first).ok()?;
+        reach(FailPoint::SERVING, replica.step);
         let part = floats.get(first..first.checked_add(request.floats as usize)?)?;
         Some(PullReply { data: Bytes::copy_from_slice(bytemuck::cast_slice(part)) })
     }
@@ -83,6 +86,7 @@ impl Trainer {
         let copy = |(name, floats): (&'static str, &[f32])| (name, Arc::new(floats.to_vec()));
         let sections = replica.sections().into_iter().map(copy).collect();
         let client = self.link.tokens.client();
+        reach(FailPoint::DEPOSITING, step);
         self.link.runtime.spawn(deposit::deposit(client, (self.link.own, step), sections));
     }
 }

@@ -14,6 +14,7 @@ use carousel_proto::{LaneTree, Node, Step, Term, WorkerId};
 
 use super::{Computed, Trainer, TrainerError, check_size};
 use crate::exchange::{Outgoing, Peer};
+use crate::failpoint::{FailPoint, reach};
 use crate::intake::ReducedGradient;
 use crate::outbox::SessionOver;
 use crate::protocol::{CarrySource, Event, Fault};
@@ -28,6 +29,7 @@ impl Trainer {
         at: (Term, Step),
         lanes: Range<u32>,
     ) -> Result<Vec<Event>, TrainerError> {
+        reach(FailPoint::ASSIGNED, at.1);
         let assign = std::mem::take(&mut self.inbox.assign);
         let (carries, losses, took) = (Arc::default(), Vec::new(), Duration::ZERO);
         self.computed = Some(Computed { at, lanes: lanes.clone(), carries, losses, took });
@@ -38,6 +40,7 @@ impl Trainer {
         }
         if !lanes.is_empty() {
             let (nodes, gradients) = self.gradients(at, &assign, lanes)?;
+            reach(FailPoint::COMPUTED, at.1);
             events.extend(self.give_out(at, &assign, (nodes, gradients))?);
         }
         Ok(events)
@@ -109,6 +112,7 @@ impl Trainer {
                     let not_finite = not_finite.map(|offset| offset as u64);
                     let report = SliceReport { term, step, dense_squares, row_squares, not_finite };
                     self.link.outbox.send(Message::SliceReport(report))?;
+                    reach(FailPoint::SLICE_SENT, at.1);
                 }
                 Outgoing::Whole(Gradient { rows, floats }) => {
                     events.extend(self.hold(ReducedGradient { at, rows, floats }));
@@ -173,6 +177,7 @@ impl Trainer {
                 ..BulkStart::default()
             };
             self.link.outbox.send_bulk(start, vec![partial.dense.into(), partial.row_values.into()])?;
+            reach(FailPoint::HALF_SENT, step);
         }
         Ok(())
     }
@@ -198,7 +203,9 @@ impl Trainer {
             let start = BulkStart { kind, term, step, level, index, ..BulkStart::default() };
             self.link.outbox.send_bulk(start, vec![computed.carries.clone()])?;
         }
-        self.link.outbox.send(Message::Acknowledge(Acknowledge { term, step }))
+        self.link.outbox.send(Message::Acknowledge(Acknowledge { term, step }))?;
+        reach(FailPoint::ACKNOWLEDGED, Step(step));
+        Ok(())
     }
 
     /// The update. A worker that comes back with a gradient has no carries: the coordinator gives them anew.
@@ -206,7 +213,9 @@ impl Trainer {
         let commit = self.inbox.commit;
         let replica = self.replica.as_mut().ok_or(Fault::NoReplica)?;
         let gradient = self.gradient.take().expect("the protocol applies a gradient that is held");
+        reach(FailPoint::COMMITTED, Step(commit.step));
         replica.apply(&self.settings, &gradient, &commit)?;
+        reach(FailPoint::APPLIED, Step(commit.step));
         match self.computed.take().filter(|computed| computed.at.1 == Step(commit.step)) {
             Some(Computed { carries, .. }) => {
                 replica.keep_carries(Arc::try_unwrap(carries).unwrap_or_else(|shared| shared.to_vec()));
