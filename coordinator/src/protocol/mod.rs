@@ -68,7 +68,7 @@ enum Phase {
     Comparing { digests: BTreeMap<WorkerId, Digest> },
     /// For losses of an evaluation.
     Evaluating { scope: Scope, waiting: BTreeSet<WorkerId> },
-    /// For the last checkpoint, before the end.
+    /// For a checkpoint: the last one, or the one before that which is due.
     Saving,
     /// For nothing: the run is over.
     Over,

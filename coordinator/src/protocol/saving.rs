@@ -1,5 +1,6 @@
 //! Checkpoints beside the run: the carries and the schedule are taken at a boundary, the replica comes from a worker that
-//! copied it there, and the file is written while steps go on. Only the last checkpoint of a run is waited for.
+//! copied it there, and the file is written while steps go on. Waited for are only the last checkpoint of a run and one that
+//! is not on disk when the next is due.
 
 use carousel_proto::Step;
 
@@ -60,13 +61,18 @@ impl Saving {
 }
 
 impl Machine {
-    /// A checkpoint is due. While another is under way it is passed over: the next one will come.
+    /// A checkpoint is due. Only one that is due before the one before it is on disk has the run wait: which steps are kept
+    /// does not depend on the disk.
     pub(super) fn start_checkpoint(&mut self, actions: &mut Vec<Action>) {
-        self.tasks.pop_front();
-        if self.saving.stage == Stage::Idle && !self.saving.has(self.step) {
-            self.saving.wanted = true;
-            self.save_if_wanted(actions);
+        let there = self.saving.has(self.step);
+        if self.saving.stage != Stage::Idle && !there {
+            self.phase = Phase::Saving;
+            self.waiting_since = self.now;
+            return;
         }
+        self.tasks.pop_front();
+        self.saving.wanted |= !there;
+        self.save_if_wanted(actions);
         self.advance(actions);
     }
 
@@ -118,7 +124,10 @@ impl Machine {
             return;
         }
         self.saving.stage = Stage::Idle;
-        if self.phase == Phase::Saving && step == self.step {
+        if self.phase == Phase::Saving
+            && step == self.step
+            && self.tasks.front() == Some(&Task::AwaitCheckpoint)
+        {
             self.tasks.pop_front();
         }
         self.saving_went_on(actions);

@@ -672,6 +672,7 @@ proptest! {
         cluster.run();
         prop_assert_eq!(cluster.history(), quiet_history());
         let checkpoints = cluster.checkpoints();
+        // Whose copy is lost with its worker is made at a later boundary.
         prop_assert_eq!(checkpoints.last().map(String::as_str), Some("checkpoint 7"), "the end is saved");
     }
 }
