@@ -292,7 +292,7 @@ fn softmax_and_its_gradients_equal_the_naive_loops() {
             weight: Outputs::new(dw.iter_mut().map(Vec::as_mut_slice), h),
             bias: Outputs::new(db.iter_mut().map(Vec::as_mut_slice), v),
         };
-        gradient.run(ctx, &mut logits, &mut dx);
+        gradient.run(ctx, &mut logits, (&mut dx, &mut Packed::default()));
         assert_eq!(bits_of(&logits, rows, v), bits(&expected), "{name}: logit gradients");
         let dx_expected = naive(&expected, v, |k, j| w[k * h + j], h, |_| 0.0);
         assert_eq!(bits_of(&dx, rows, h), bits(&dx_expected), "{name}: hidden gradient");
