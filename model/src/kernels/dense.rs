@@ -4,13 +4,15 @@ use std::ops::Range;
 
 use super::{
     Context, LANES, Packed, Panels, Source, View,
-    pack::{pack_columns, pack_rows_as_columns},
+    pack::{pack_rows, pack_rows_as_columns},
     product::{Pair, Products, ROWS_AT_A_TIME, Start},
     team::Pieces,
 };
 
 /// Pairs of the decoder's matrix that are packed at a time: the hidden units pass over so many before they come again.
 const PAIRS_AT_A_TIME: usize = 4;
+/// Steps of a chain that a task packs.
+const STEPS_AT_A_TIME: usize = 32;
 
 /// Packs `W` (row-major) so that each block's 16 rows become columns. `blocks` gives first row and count of each block.
 pub(crate) fn pack_for_output(
@@ -24,7 +26,7 @@ pub(crate) fn pack_for_output(
     ctx.team.run_pieces(data, len, |_, pair, piece| {
         let places = &blocks[2 * pair..blocks.len().min(2 * pair + 2)];
         for (place, &rows) in places.iter().enumerate() {
-            pack_rows_as_columns(piece, (place, places.len()), w, rows);
+            pack_rows_as_columns(ctx.isa, piece, (place, places.len()), w, rows);
         }
     });
 }
@@ -33,21 +35,12 @@ pub(crate) fn pack_for_output(
 pub(crate) fn pack_for_input(ctx: Context<'_>, packed: &mut Packed, w: Source<'_>, runs: &[(usize, usize)]) {
     let steps = runs.iter().map(|run| run.1).sum();
     packed.shape(steps, w.row.div_ceil(LANES));
-    let (len, data) = (packed.pair_len(), packed.data_mut());
-    ctx.team.run_pieces(data, len, |_, pair, piece| pack_pair_for_input(piece, pair, w, runs));
-}
-
-fn pack_pair_for_input(piece: &mut [f32], pair: usize, w: Source<'_>, runs: &[(usize, usize)]) {
-    let width = (w.row.div_ceil(LANES) - 2 * pair).min(2);
-    for place in 0..width {
-        let first = (2 * pair + place) * LANES;
-        let mut rest = &mut *piece;
-        for &(row, count) in runs {
-            let (part, after) = rest.split_at_mut(count * width * LANES);
-            pack_columns(part, (place, width), w, row, (first, (w.row - first).min(LANES)));
-            rest = after;
-        }
-    }
+    let pieces = Pieces::new(packed.data_mut(), 1);
+    ctx.team.run(steps.div_ceil(STEPS_AT_A_TIME), |_, task| {
+        let first = task * STEPS_AT_A_TIME;
+        // SAFETY: each task packs its own steps.
+        unsafe { pack_rows(&pieces, w, (runs, steps), first..steps.min(first + STEPS_AT_A_TIME)) };
+    });
 }
 
 /// One product over all rows with a packed matrix. Panel `places[b]` of `out` receives block b; `bias[b]` starts it, without biases it
@@ -145,7 +138,7 @@ impl Decoder<'_> {
             for place in 0..width(pair) {
                 let (first, rows) = self.block(2 * pair + place);
                 let packed = &mut packed[..width(pair) * LANES * self.weight.row];
-                pack_rows_as_columns(packed, (place, width(pair)), self.weight, (first, rows));
+                pack_rows_as_columns(ctx.isa, packed, (place, width(pair)), self.weight, (first, rows));
             }
         }
         let bias: Vec<[f32; LANES]> =
@@ -194,16 +187,26 @@ impl Decoder<'_> {
         }
     }
 
-    /// Packs a pair of the chunk's weights.
-    pub(crate) fn pack_chunk_pair(&self, piece: &mut [f32], pair: usize, (first, count): (usize, usize)) {
-        pack_pair_for_input(piece, pair, self.weight, &[(first, count)]);
+    /// Tasks that pack a chunk of `count` columns.
+    pub(super) fn pack_tasks(count: usize) -> usize {
+        count.div_ceil(STEPS_AT_A_TIME)
     }
 
-    /// Shapes the packed weights of a chunk; the pieces are its pairs.
+    /// Packs a task's share of the chunk's weights.
+    ///
+    /// # Safety
+    /// Each task runs once on pieces of [`Self::shape_chunk`].
+    pub(super) unsafe fn pack_task(&self, pieces: &Pieces<'_>, task: usize, chunk: (usize, usize)) {
+        let first = task * STEPS_AT_A_TIME;
+        let steps = first..chunk.1.min(first + STEPS_AT_A_TIME);
+        // SAFETY: each task packs its own steps.
+        unsafe { pack_rows(pieces, self.weight, (&[chunk], chunk.1), steps) };
+    }
+
+    /// Shapes the packed weights of a chunk of `count` columns.
     pub(super) fn shape_chunk<'p>(&self, packed: &'p mut Packed, count: usize) -> Pieces<'p> {
         packed.shape(count, self.weight.row.div_ceil(LANES));
-        let len = packed.pair_len();
-        Pieces::new(packed.data_mut(), len)
+        Pieces::new(packed.data_mut(), 1)
     }
 }
 

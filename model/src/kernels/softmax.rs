@@ -163,11 +163,10 @@ impl SoftmaxGradient<'_, '_> {
         packed: &mut Packed,
     ) {
         let pieces = self.decoder.shape_chunk(packed, range.1);
-        ctx.team.run(panels.len() + pieces.count(), |_, task| {
+        ctx.team.run(panels.len() + Decoder::pack_tasks(range.1), |_, task| {
             let Some(&(view, column, count)) = panels.get(task) else {
-                let pair = task - panels.len();
-                // SAFETY: every piece is taken once.
-                return self.decoder.pack_chunk_pair(unsafe { pieces.take(pair) }, pair, range);
+                // SAFETY: every task runs once.
+                return unsafe { self.decoder.pack_task(&pieces, task - panels.len(), range) };
             };
             ctx.isa.dispatch(Gradient { of: self, view, column });
             let (lanes, out) = (self.lanes, &self.bias);

@@ -43,6 +43,12 @@ pub(crate) trait Vector: Copy {
     /// The bits as an integer, shifted left by 23: an integer in the low mantissa becomes an exponent.
     fn to_exponent(self) -> Self;
 
+    /// Sixteen rows become sixteen columns.
+    #[inline(always)]
+    fn transpose(rows: [Self; LANES]) -> [Self; LANES] {
+        super::pack::transpose_arrays(rows.map(Self::to_array)).map(Self::from_array)
+    }
+
     #[inline(always)]
     fn zero() -> Self {
         Self::splat(0.0)
