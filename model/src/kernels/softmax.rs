@@ -8,13 +8,15 @@ use super::{
     math::exp,
     sums::PanelSum,
     team::Pieces,
-    vector::Vector,
+    vector::{Vector, prefetch},
     weight_gradient::{Lanes, LeftPanel, Outputs, PackedRight, gradient_task, tasks_for},
 };
 use crate::IGNORED_TARGET;
 
 /// Rows of one task of the loss: enough chains to hide exp's latency.
 const ROWS_AT_A_TIME: usize = 16;
+/// Panels ahead at which their rows are asked for: each lies on pages of its own, where no hardware prefetcher looks.
+const AHEAD: usize = 4;
 
 /// What the softmax of a row needs again, and its loss.
 #[derive(Debug, Clone, Copy, Default)]
@@ -61,6 +63,7 @@ impl Kernel for Losses<'_> {
         let mut sum = [V::zero(); ROWS_AT_A_TIME];
         for panel in 0..self.logits.panel_count() {
             for (row, max) in max.iter_mut().enumerate().take(rows) {
+                prefetch(self.logits.run(panel + AHEAD, row, 1).0);
                 // SAFETY: the row exists; nobody writes logits during this phase.
                 *max = max.max(unsafe { V::load(self.logits.at(panel, row)) });
             }
@@ -68,6 +71,7 @@ impl Kernel for Losses<'_> {
         let max = max.map(|max| tree(max.to_array(), |a, b| if a > b { a } else { b }));
         for panel in 0..self.logits.panel_count() {
             for (row, sum) in sum.iter_mut().enumerate().take(rows) {
+                prefetch(self.logits.run(panel + AHEAD, row, 1).0);
                 // SAFETY: as above.
                 let logit = unsafe { V::load(self.logits.at(panel, row)) };
                 *sum = sum.add(exp(logit.sub(V::splat(max[row]))));

@@ -67,6 +67,8 @@ const LEFT_FLOATS: usize = 192 << 10;
 const MOST_PANELS: usize = 12;
 /// Rows ahead at which the operands are asked for.
 const AHEAD: usize = 12;
+/// Time steps ahead at which packing asks for a lane's rows: they lie too far apart for hardware prefetchers.
+const STEPS_AHEAD: usize = 6;
 
 /// The right operand, lane after lane, up to three panels side by side: a tile reads one run of memory. The panels are dealt evenly to
 /// the groups; the group whose first panel is p begins at p * 16 * R for a matrix of R rows.
@@ -109,6 +111,7 @@ pub(crate) fn pack_right(ctx: Context<'_>, lanes: Lanes<'_>, right: View<'_>, pa
 unsafe fn pack_group(lanes: Lanes<'_>, right: View<'_>, panels: Range<usize>, mut to: *mut f32) {
     lanes.in_order(|row| {
         for panel in panels.clone() {
+            prefetch(right.run(panel, row + STEPS_AHEAD * lanes.streams, 1).0);
             // SAFETY: the caller gives room for every row of the group's panels.
             unsafe { to.cast::<[f32; LANES]>().write(*right.at(panel, row).cast::<[f32; LANES]>()) };
             to = to.wrapping_add(LANES);
@@ -354,6 +357,7 @@ fn pack_columns<const R: usize>(lanes: Lanes<'_>, view: View<'_>, column: usize,
     let mut to = to.as_chunks_mut::<R>().0.iter_mut();
     lanes.in_order(|row| {
         let to = to.next().expect("one place a row");
+        prefetch(view.run(0, row + STEPS_AHEAD * lanes.streams, 1).0);
         // SAFETY: the row exists; nobody writes the operand during this phase.
         let from = unsafe { &*view.at(0, row).cast::<[f32; LANES]>() };
         to.copy_from_slice(&from[column..column + R]);
