@@ -253,17 +253,8 @@ unsafe fn tile_of<V: Vector, const R: usize, const N: usize>(
     if R > V::TILE_ROWS {
         return;
     }
-    let mut acc = [[V::zero(); N]; R];
-    for (i, acc) in acc.iter_mut().enumerate() {
-        for (v, acc) in acc.iter_mut().enumerate() {
-            *acc = match p.start[block + v] {
-                Start::Zero => V::zero(),
-                Start::Bias(bias) => V::from_array(*bias),
-                // SAFETY: row + i is a row of `out`.
-                Start::Accumulate => unsafe { V::load(p.out[block + v].at(0, row + i)) },
-            };
-        }
-    }
+    // SAFETY: as the caller's.
+    let mut acc = unsafe { starts::<V, R, N>(p, row, block) };
     let step = p.width * LANES;
     let mut b = p.right.as_ptr().wrapping_add(block * LANES);
     for left in p.left {
@@ -300,6 +291,27 @@ unsafe fn tile_of<V: Vector, const R: usize, const N: usize>(
             unsafe { acc.store(p.out[block + v].at(0, row + i)) };
         }
     }
+}
+
+/// What a tile's chains start from.
+#[inline(always)]
+unsafe fn starts<V: Vector, const R: usize, const N: usize>(
+    p: &Product<'_>,
+    row: usize,
+    block: usize,
+) -> [[V; N]; R] {
+    let mut acc = [[V::zero(); N]; R];
+    for (i, acc) in acc.iter_mut().enumerate() {
+        for (v, acc) in acc.iter_mut().enumerate() {
+            *acc = match p.start[block + v] {
+                Start::Zero => V::zero(),
+                Start::Bias(bias) => V::from_array(*bias),
+                // SAFETY: row + i is a row of `out`.
+                Start::Accumulate => unsafe { V::load(p.out[block + v].at(0, row + i)) },
+            };
+        }
+    }
+    acc
 }
 
 /// Up to 16 steps of the chain, the columns of one panel.

@@ -96,6 +96,18 @@ impl Recurrence<'_> {
 const MOST_RUNS: usize = 22;
 
 impl Recurrence<'_> {
+    /// What a forward task meets soon: the places of the next pair's products; then h after the step, c before and after it.
+    fn forward_runs(
+        &self,
+        tracks: Tracks,
+        ahead: [usize; 2],
+        (panel, (row, rows)): (usize, (usize, usize)),
+    ) -> [Run; 5] {
+        let state = |track: View, step: usize| track.run(panel, row + step * self.streams, rows);
+        let [a, b] = ahead.map(|panel| tracks.gates.run(panel, row, rows));
+        [a, b, state(tracks.h, 1), state(tracks.c, 0), state(tracks.c, 1)]
+    }
+
     /// Lists what a backward task reads and writes after its product, and where the next task's product begins; returns how many.
     fn backward_runs(
         &self,
@@ -173,21 +185,11 @@ unsafe fn forward_task(
             true => [place(2 * pair + 2).1, place(2 * pair + 3).1],
             false => [0, 1].map(|block| place(block).1.wrapping_sub(per_task)),
         };
-        let state = |track: View, step: usize| track.run(first, row + step * r.streams, rows);
-        let soon = [
-            tracks.gates.run(ahead[0], row, rows),
-            tracks.gates.run(ahead[1], row, rows),
-            state(tracks.h, 1),
-            state(tracks.c, 0),
-            state(tracks.c, 1),
-        ];
-        let soon = &soon[..if pair > 0 {
-            2
-        } else if r.cell.has_cell_state() {
-            5
-        } else {
-            3
-        }];
+        let runs = r.forward_runs(tracks, ahead, (first, (row, rows)));
+        let soon = match pair {
+            0 => &runs[..if r.cell.has_cell_state() { 5 } else { 3 }],
+            _ => &runs[..2],
+        };
         let pair = first * wiring.hidden.len() / 2 + pair;
         let next = r.next(turn, pair, pairs);
         // SAFETY: as the caller's: these rows of these panels are this task's.
