@@ -3,8 +3,8 @@
 use crate::{
     IGNORED_TARGET, LaneLoss, ModelConfig, Parameters, Window,
     kernels::{
-        Context, Decoder, Lanes, Outputs, PackedRight, Panels, RowLoss, SoftmaxGradient, Source, View,
-        row_losses,
+        Context, Decoder, Lanes, Outputs, Packed, PackedRight, Panels, RowLoss, SoftmaxGradient, Source,
+        View, row_losses,
     },
 };
 
@@ -14,6 +14,7 @@ pub(crate) struct Head {
     /// (T·B, V) logits; after `backward` their gradients.
     logits: Panels,
     losses: Vec<RowLoss>,
+    packed: Packed,
 }
 
 fn decoder<'a>(config: &ModelConfig, parameters: &'a Parameters) -> Decoder<'a> {
@@ -94,7 +95,7 @@ impl Head {
             weight: Outputs::new(weights.into_iter(), config.hidden),
             bias: Outputs::new(biases.into_iter(), config.vocabulary),
         };
-        gradients.run(ctx, &mut self.logits, gradient);
+        gradients.run(ctx, &mut self.logits, (gradient, &mut self.packed));
     }
 }
 

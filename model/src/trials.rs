@@ -162,7 +162,7 @@ impl Trial {
             weight: Outputs::new(std::iter::once(self.out.as_mut_slice()), self.inner),
             bias: Outputs::new(std::iter::once(self.bias_gradient.as_mut_slice()), self.columns),
         };
-        gradient.run(ctx, &mut self.out_panels, &mut self.gradient_panels);
+        gradient.run(ctx, &mut self.out_panels, (&mut self.gradient_panels, &mut self.packed));
     }
 
     /// The plain loop, on one thread, with the same order of the same operations. The softmax has its logits' product alone.

@@ -100,4 +100,42 @@ impl Vector for Avx512 {
     fn to_exponent(self) -> Self {
         with_avx512f!(Self(_mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_castps_si512(self.0)))))
     }
+    /// Pairs of rows, then quads, then the four 128-bit parts change places.
+    #[inline(always)]
+    fn transpose(rows: [Self; LANES]) -> [Self; LANES] {
+        let mut columns = rows;
+        with_avx512f!({
+            // No closures: they would not inherit the instruction set, and every instruction would become a call.
+            let mut quads = [_mm512_setzero_ps(); LANES];
+            for i in (0..LANES).step_by(4) {
+                let low = (
+                    _mm512_unpacklo_ps(rows[i].0, rows[i + 1].0),
+                    _mm512_unpacklo_ps(rows[i + 2].0, rows[i + 3].0),
+                );
+                let high = (
+                    _mm512_unpackhi_ps(rows[i].0, rows[i + 1].0),
+                    _mm512_unpackhi_ps(rows[i + 2].0, rows[i + 3].0),
+                );
+                quads[i] = _mm512_shuffle_ps::<0x44>(low.0, low.1);
+                quads[i + 1] = _mm512_shuffle_ps::<0xee>(low.0, low.1);
+                quads[i + 2] = _mm512_shuffle_ps::<0x44>(high.0, high.1);
+                quads[i + 3] = _mm512_shuffle_ps::<0xee>(high.0, high.1);
+            }
+            for j in 0..4 {
+                let even = (
+                    _mm512_shuffle_f32x4::<0x88>(quads[j], quads[4 + j]),
+                    _mm512_shuffle_f32x4::<0x88>(quads[8 + j], quads[12 + j]),
+                );
+                let odd = (
+                    _mm512_shuffle_f32x4::<0xdd>(quads[j], quads[4 + j]),
+                    _mm512_shuffle_f32x4::<0xdd>(quads[8 + j], quads[12 + j]),
+                );
+                columns[j] = Self(_mm512_shuffle_f32x4::<0x88>(even.0, even.1));
+                columns[4 + j] = Self(_mm512_shuffle_f32x4::<0x88>(odd.0, odd.1));
+                columns[8 + j] = Self(_mm512_shuffle_f32x4::<0xdd>(even.0, even.1));
+                columns[12 + j] = Self(_mm512_shuffle_f32x4::<0xdd>(odd.0, odd.1));
+            }
+        });
+        columns
+    }
 }

@@ -8,6 +8,8 @@ use std::{
 
 const CACHE_LINE: usize = 64;
 const HUGE_PAGE: usize = 2 << 20;
+/// Allocations from this size on take whole huge pages: a tile walks over dozens of panels, each on pages of its own.
+const HUGE_FROM: usize = 128 << 10;
 
 /// A fixed number of floats on a 64-byte boundary; from 2 MiB on, on huge pages where the kernel has them.
 pub(crate) struct Buffer {
@@ -32,8 +34,12 @@ impl Buffer {
 
     fn layout(len: usize) -> Layout {
         let bytes = len.checked_mul(size_of::<f32>()).expect("sizes were checked against the address space");
-        let align = if bytes >= HUGE_PAGE { HUGE_PAGE } else { CACHE_LINE };
-        Layout::from_size_align(bytes.max(CACHE_LINE), align).expect("alignments are powers of two")
+        let unit = if bytes >= HUGE_FROM { HUGE_PAGE } else { CACHE_LINE };
+        let size = bytes
+            .max(1)
+            .checked_next_multiple_of(unit)
+            .expect("sizes were checked against the address space");
+        Layout::from_size_align(size, unit).expect("alignments are powers of two")
     }
 
     /// Makes room for at least `len` floats. Contents are lost and zero when it grows.

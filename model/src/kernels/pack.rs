@@ -3,13 +3,16 @@
 //! Block b of a packed matrix with K steps lies in pair b / 2, which begins at (b / 2) * 32 * K; within a pair step k is one run of
 //! 32 floats, in a last single block of 16.
 
+use std::ops::Range;
+
 use super::{
-    Buffer,
-    vector::{LANES, prefetch},
+    Buffer, Isa, Kernel,
+    team::Pieces,
+    vector::{LANES, Vector, prefetch},
 };
 
-/// Rows ahead at which a strided copy asks for its source.
-const AHEAD: usize = 12;
+/// Floats ahead in its row at which a transposing copy asks for its source.
+const AHEAD: usize = 64;
 
 /// A packed right operand: K steps, `blocks` blocks of 16 columns.
 #[derive(Default)]
@@ -63,37 +66,65 @@ pub(crate) struct Source<'a> {
 
 /// Packs block `place` of a pair `width` blocks wide with `count` rows of the source from `first` on as its columns: for y = x W^T.
 pub(crate) fn pack_rows_as_columns(
+    isa: Isa,
     pair: &mut [f32],
     (place, width): (usize, usize),
     source: Source<'_>,
     (first, count): (usize, usize),
 ) {
-    let step = width * LANES;
-    let part = &source.values[first * source.row..(first + count) * source.row];
-    if count < LANES {
-        pair.chunks_exact_mut(step).for_each(|step| step[place * LANES..(place + 1) * LANES].fill(0.0));
+    let rows = &source.values[first * source.row..(first + count) * source.row];
+    isa.dispatch(Columns { block: &mut pair[place * LANES..], step: width * LANES, rows, row: source.row });
+}
+
+/// Up to 16 rows that become the columns of a block.
+struct Columns<'a> {
+    /// From the block's first float on, `step` floats from one step to the next.
+    block: &'a mut [f32],
+    step: usize,
+    rows: &'a [f32],
+    row: usize,
+}
+
+impl Kernel for Columns<'_> {
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let Self { block, step, rows, row } = self;
+        let count = rows.len() / row;
+        let whole = if count == LANES { row / LANES * LANES } else { 0 };
+        for k in (0..whole).step_by(LANES) {
+            let mut square = [V::zero(); LANES];
+            for (i, from) in square.iter_mut().enumerate() {
+                let at = &rows[i * row + k..i * row + k + LANES];
+                prefetch(at.as_ptr().wrapping_add(AHEAD));
+                // SAFETY: the slice has 16 floats.
+                *from = unsafe { V::load(at.as_ptr()) };
+            }
+            for (i, column) in V::transpose(square).iter().enumerate() {
+                let to = &mut block[(k + i) * step..(k + i) * step + LANES];
+                // SAFETY: the slice has 16 floats.
+                unsafe { column.store(to.as_mut_ptr()) };
+            }
+        }
+        for k in whole..row {
+            let to = &mut block[k * step..k * step + LANES];
+            let column = |i: usize| if i < count { rows[i * row + k] } else { 0.0 };
+            to.copy_from_slice(&std::array::from_fn::<f32, LANES, _>(column));
+        }
     }
-    let quads = count / 4;
-    let whole = source.row / 4 * 4;
-    // Four steps of the chain at a time, all columns of the block: each line of the packed block is written once.
-    for (at, steps) in pair.chunks_exact_mut(4 * step).enumerate().take(whole / 4) {
-        for quad in 0..quads {
-            let row = |i: usize| {
-                let from = (4 * quad + i) * source.row + 4 * at;
-                part[from..from + 4].as_array::<4>().copied().unwrap_or_default()
-            };
-            let place = place * LANES + 4 * quad;
-            for (k, column) in transpose([row(0), row(1), row(2), row(3)]).iter().enumerate() {
-                steps[k * step + place..k * step + place + 4].copy_from_slice(column);
+}
+
+/// Sixteen rows become sixteen columns, four by four.
+pub(super) fn transpose_arrays(rows: [[f32; LANES]; LANES]) -> [[f32; LANES]; LANES] {
+    let mut columns = [[0.0; LANES]; LANES];
+    for i in (0..LANES).step_by(4) {
+        for j in (0..LANES).step_by(4) {
+            let quad = |k: usize| -> [f32; 4] { std::array::from_fn(|l| rows[i + k][j + l]) };
+            for (k, quad) in transpose([quad(0), quad(1), quad(2), quad(3)]).iter().enumerate() {
+                columns[j + k][i..i + 4].copy_from_slice(quad);
             }
         }
     }
-    for (column, row) in part.chunks_exact(source.row).enumerate() {
-        let from = if column < 4 * quads { whole } else { 0 };
-        for (k, &w) in row.iter().enumerate().skip(from) {
-            pair[k * step + place * LANES + column] = w;
-        }
-    }
+    columns
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -117,26 +148,47 @@ fn transpose(rows: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
     std::array::from_fn(|i| std::array::from_fn(|j| rows[j][i]))
 }
 
-/// Packs block `place` of a part of a pair with columns `first..first + count` of the source's rows from `row` on, one a step: for
-/// y = x W.
-pub(crate) fn pack_columns(
-    part: &mut [f32],
-    (place, width): (usize, usize),
+/// Packs steps `steps` of every pair with rows of the source, one a step, in the runs of rows that follow each other: for y = x W. A row
+/// is read from end to end, as memory likes it.
+///
+/// # Safety
+/// `data` has room for the packed matrix, and nobody else touches these steps of it.
+pub(super) unsafe fn pack_rows(
+    data: &Pieces<'_>,
     source: Source<'_>,
-    row: usize,
-    (first, count): (usize, usize),
+    (runs, total): (&[(usize, usize)], usize),
+    steps: Range<usize>,
 ) {
-    let rows = source.values[row * source.row..].chunks(source.row);
-    for (step, from) in part.chunks_mut(width * LANES).zip(rows) {
-        // Rows lie far apart, where no hardware prefetcher looks.
-        prefetch(from.as_ptr().wrapping_add(AHEAD * source.row + first));
-        let to = &mut step[place * LANES..(place + 1) * LANES];
-        match from[first..first + count].as_array::<LANES>() {
-            Some(whole) => to.copy_from_slice(whole),
-            None => {
-                to[..count].copy_from_slice(&from[first..first + count]);
-                to[count..].fill(0.0);
-            }
+    let mut before = 0;
+    for &(first, count) in runs {
+        for step in steps.start.max(before)..steps.end.min(before + count) {
+            let from = (first + step - before) * source.row;
+            // SAFETY: as the caller's.
+            unsafe { pack_row(data, &source.values[from..from + source.row], (step, total)) };
+        }
+        before += count;
+    }
+}
+
+/// One step of every pair.
+unsafe fn pack_row(data: &Pieces<'_>, row: &[f32], (step, total): (usize, usize)) {
+    let (pairs, rest) = row.as_chunks::<{ 2 * LANES }>();
+    for (pair, floats) in pairs.iter().enumerate() {
+        // SAFETY: this step of this pair has room for 32 floats, and is the caller's.
+        unsafe {
+            data.address(pair * 2 * LANES * total + step * 2 * LANES)
+                .cast::<[f32; 2 * LANES]>()
+                .write(*floats)
+        };
+    }
+    let width = rest.len().div_ceil(LANES);
+    if width > 0 {
+        let mut floats = [0.0; 2 * LANES];
+        floats[..rest.len()].copy_from_slice(rest);
+        // SAFETY: this step of the last pair has room for its `width` blocks, and is the caller's.
+        unsafe {
+            let to = data.address(pairs.len() * 2 * LANES * total + step * width * LANES);
+            std::ptr::copy_nonoverlapping(floats.as_ptr(), to, width * LANES);
         }
     }
 }

@@ -129,6 +129,14 @@ impl View<'_> {
         self.columns.div_ceil(LANES)
     }
 
+    /// Where these rows of a panel lie: one run of floats. Any place will do, also one past the matrix.
+    pub(super) fn run(self, panel: usize, row: usize, rows: usize) -> (*const f32, usize) {
+        (
+            self.start.wrapping_add(panel.wrapping_mul(self.panel).wrapping_add(row * LANES)).cast_const(),
+            rows * LANES,
+        )
+    }
+
     /// Address of row `row` in panel `panel`.
     pub(super) fn at(self, panel: usize, row: usize) -> *mut f32 {
         debug_assert!(panel < self.panel_count() && row < self.rows);

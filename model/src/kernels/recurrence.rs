@@ -7,14 +7,14 @@ use std::marker::PhantomData;
 
 use super::{
     Context, Isa, Kernel, LANES, Packed, Panels, View,
-    product::{Product, Start},
+    product::{Product, Run, Start},
     vector::Vector,
 };
 use crate::cells::{Cotangent, Equations, Moment, Wiring, with_equations};
 use crate::config::Cell;
 
-/// Rows a task takes: one register tile.
-const ROWS_AT_A_TIME: usize = 12;
+/// Most rows of a task: three register tiles.
+const ROWS_AT_A_TIME: usize = 36;
 
 /// One layer over one window: T steps of B streams, H units.
 #[derive(Clone, Copy)]
@@ -59,14 +59,82 @@ impl Recurrence<'_> {
         1 + wiring.hidden.len() % 2
     }
 
-    /// Cuts the rows of a step for tasks: count of parts.
-    fn parts(&self) -> usize {
-        self.streams.div_ceil(ROWS_AT_A_TIME)
+    /// The tasks of a time step over `groups` of panels: (group, first row, rows). All rows of a group belong together, so that its
+    /// weights come from beyond the cache once; only where two members' shares meet, a group is cut.
+    fn tasks(&self, ctx: Context<'_>, groups: usize) -> Vec<(usize, usize, usize)> {
+        let members = ctx.team.members();
+        let mut tasks = Vec::new();
+        for group in 0..groups {
+            let start = group * self.streams;
+            let shares = (1..members).map(|member| groups * self.streams * member / members);
+            let mut cuts: Vec<usize> =
+                shares.filter(|cut| (start + 1..start + self.streams).contains(cut)).collect();
+            cuts.push(start + self.streams);
+            let mut from = start;
+            for to in cuts {
+                let parts = (to - from).div_ceil(ROWS_AT_A_TIME);
+                let bound = |part: usize| from - start + (to - from) * part / parts;
+                tasks.extend((0..parts).map(|part| (group, bound(part), bound(part + 1) - bound(part))));
+                from = to;
+            }
+        }
+        tasks
     }
 
-    fn part(&self, step: usize, part: usize) -> (usize, usize) {
-        let (from, to) = (self.streams * part / self.parts(), self.streams * (part + 1) / self.parts());
-        (step * self.streams + from, to - from)
+    /// The pair of weights that a thread reads after this one. Tasks of `pairs` go up and down in turns, pairs inside a task go up.
+    fn next(&self, turn: usize, pair: usize, pairs: usize) -> &[f32] {
+        let ends = (pair + 1).is_multiple_of(pairs);
+        let next = match ends && !turn.is_multiple_of(2) {
+            true => (pair + 1).checked_sub(2 * pairs),
+            false => Some(pair + 1),
+        };
+        next.filter(|&next| next < self.weights.pair_count()).map_or(&[], |next| self.weights.pair(next))
+    }
+}
+
+/// Most runs of memory that a backward task meets beside its product: ten for each of two panels, and two of the next task.
+const MOST_RUNS: usize = 22;
+
+impl Recurrence<'_> {
+    /// What a forward task meets soon: the places of the next pair's products; then h after the step, c before and after it.
+    fn forward_runs(
+        &self,
+        tracks: Tracks,
+        ahead: [usize; 2],
+        (panel, (row, rows)): (usize, (usize, usize)),
+    ) -> [Run; 5] {
+        let state = |track: View, step: usize| track.run(panel, row + step * self.streams, rows);
+        let [a, b] = ahead.map(|panel| tracks.gates.run(panel, row, rows));
+        [a, b, state(tracks.h, 1), state(tracks.c, 0), state(tracks.c, 1)]
+    }
+
+    /// Lists what a backward task reads and writes after its product, and where the next task's product begins; returns how many.
+    fn backward_runs(
+        &self,
+        runs: &mut [Run; MOST_RUNS],
+        (tracks, dh, dc): (Tracks, View, View),
+        (pair, (row, rows)): (usize, (usize, usize)),
+        turn: usize,
+    ) -> usize {
+        let mut count = 0;
+        let mut push = |run: Run| {
+            runs[count] = run;
+            count += 1;
+        };
+        for panel in 2 * pair..2 * pair + self.weights.width(pair) {
+            for slot in 0..self.cell.wiring().slots {
+                push(tracks.gates.run(slot * self.panels() + panel, row, rows));
+            }
+            if self.cell.has_cell_state() {
+                push(tracks.c.run(panel, row, rows));
+                push(dc.run(panel, row % self.streams, rows));
+            } else {
+                push(tracks.h.run(panel, row, rows));
+            }
+            let after = if turn.is_multiple_of(2) { panel + 2 } else { panel.wrapping_sub(2) };
+            push(dh.run(after, row, rows));
+        }
+        count
     }
 }
 
@@ -76,12 +144,13 @@ pub(crate) fn recur_forward(ctx: Context<'_>, r: &Recurrence<'_>, tape: Tape<'_>
     let tracks = Tracks { gates: tape.gates.view_mut(), h: tape.h.view_mut(), c: tape.c.view_mut() };
     let wiring = r.cell.wiring();
     let groups = r.panels().div_ceil(Recurrence::panels_of_a_task(wiring));
+    let tasks = r.tasks(ctx, groups);
     for step in 0..r.steps {
-        ctx.team.run_in_turn(step, groups * r.parts(), |_, task| {
-            let group = task / r.parts();
-            let rows = r.part(step, task % r.parts());
+        ctx.team.run_in_turn(step, tasks.len(), |_, task| {
+            let (group, row, rows) = tasks[task];
+            let rows = (step * r.streams + row, rows);
             // SAFETY: the task writes its own panels' rows of this step; all read rows of h are of the step before.
-            unsafe { forward_task(ctx.isa, r, wiring, tracks, (group, rows)) };
+            unsafe { forward_task(ctx.isa, r, (wiring, step), tracks, (group, rows)) };
         });
     }
 }
@@ -89,7 +158,7 @@ pub(crate) fn recur_forward(ctx: Context<'_>, r: &Recurrence<'_>, tape: Tape<'_>
 unsafe fn forward_task(
     isa: Isa,
     r: &Recurrence<'_>,
-    wiring: &Wiring,
+    (wiring, turn): (&Wiring, usize),
     tracks: Tracks,
     (group, (row, rows)): (usize, (usize, usize)),
 ) {
@@ -98,11 +167,13 @@ unsafe fn forward_task(
     let panels = first..r.panels().min(first + per_task);
     let blocks = panels.len() * wiring.hidden.len();
     let before = [tracks.h.rows(row, rows)];
-    for pair in 0..blocks.div_ceil(2) {
-        let place = |block: usize| {
-            let (_, slot) = wiring.hidden[block % wiring.hidden.len()];
-            (slot, slot * r.panels() + first + block / wiring.hidden.len())
-        };
+    let pairs = blocks.div_ceil(2);
+    // Block `b` after this task's first: its slot and panel. Those of the next task follow this task's.
+    let place = |block: usize| {
+        let (_, slot) = wiring.hidden[block % wiring.hidden.len()];
+        (slot, slot * r.panels() + first + block / wiring.hidden.len())
+    };
+    for pair in 0..pairs {
         let width = (blocks - 2 * pair).min(2);
         let ends = [place(2 * pair), place(2 * pair + width - 1)];
         let out = ends.map(|(_, panel)| tracks.gates.panels(panel, LANES).rows(row, rows));
@@ -110,9 +181,21 @@ unsafe fn forward_task(
             true => Start::Accumulate,
             false => Start::Bias(&r.bias[panel]),
         });
-        let right = r.weights.pair(first * wiring.hidden.len() / 2 + pair);
+        let ahead = match pair + 1 < pairs || turn.is_multiple_of(2) {
+            true => [place(2 * pair + 2).1, place(2 * pair + 3).1],
+            false => [0, 1].map(|block| place(block).1.wrapping_sub(per_task)),
+        };
+        let runs = r.forward_runs(tracks, ahead, (first, (row, rows)));
+        let soon = match pair {
+            0 => &runs[..if r.cell.has_cell_state() { 5 } else { 3 }],
+            _ => &runs[..2],
+        };
+        let pair = first * wiring.hidden.len() / 2 + pair;
+        let next = r.next(turn, pair, pairs);
         // SAFETY: as the caller's: these rows of these panels are this task's.
-        unsafe { Product { left: &before, right, out, width, start }.compute(isa) };
+        unsafe {
+            Product { left: &before, right: r.weights.pair(pair), out, width, start, next, soon }.compute(isa)
+        };
     }
     for panel in panels {
         with_equations!(r.cell, E => isa.dispatch(Forward::<E> { r, tracks, panel, rows: (row, rows), cell: PhantomData }));
@@ -169,15 +252,14 @@ pub(crate) fn recur_backward(ctx: Context<'_>, r: &Recurrence<'_>, tape: Tape<'_
     let tracks = Tracks { gates: tape.gates.view_mut(), h: tape.h.view_mut(), c: tape.c.view_mut() };
     let (dh, dc) = (gradient.h.view_mut(), gradient.c.view_mut());
     let wiring = r.cell.wiring();
-    let pairs = r.weights.pair_count();
+    let tasks = r.tasks(ctx, r.weights.pair_count());
     for step in (0..r.steps).rev() {
-        ctx.team.run_in_turn(step, pairs * r.parts(), |_, task| {
-            let pair = task / r.parts();
-            let rows = r.part(step, task % r.parts());
-            let last = step + 1 == r.steps;
+        ctx.team.run_in_turn(step, tasks.len(), |_, task| {
+            let (pair, row, rows) = tasks[task];
+            let rows = (step * r.streams + row, rows);
             // SAFETY: the task writes its own panels' rows of this step (and dh of the step before, which no other task of this phase
             // touches); all read gates are of the step after.
-            unsafe { backward_task(ctx.isa, r, wiring, (tracks, dh, dc), (pair, rows), last) };
+            unsafe { backward_task(ctx.isa, r, (wiring, step), (tracks, dh, dc), (pair, rows)) };
         });
     }
 }
@@ -185,13 +267,12 @@ pub(crate) fn recur_backward(ctx: Context<'_>, r: &Recurrence<'_>, tape: Tape<'_
 unsafe fn backward_task(
     isa: Isa,
     r: &Recurrence<'_>,
-    wiring: &Wiring,
+    (wiring, step): (&Wiring, usize),
     (tracks, dh, dc): (Tracks, View, View),
     (pair, (row, rows)): (usize, (usize, usize)),
-    last: bool,
 ) {
     let width = r.weights.width(pair);
-    if !last {
+    if step + 1 < r.steps {
         let slot = |&(_, slot): &(usize, usize)| {
             tracks.gates.panels(slot * r.panels(), r.hidden).rows(row + r.streams, rows)
         };
@@ -201,8 +282,11 @@ unsafe fn backward_task(
         }
         let left = &left[..wiring.hidden.len()];
         let out = [2 * pair, 2 * pair + width - 1].map(|panel| dh.panels(panel, LANES).rows(row, rows));
-        let product =
-            Product { left, right: r.weights.pair(pair), out, width, start: [Start::Accumulate; 2] };
+        let mut soon = [(std::ptr::null(), 0); MOST_RUNS];
+        let count = r.backward_runs(&mut soon, (tracks, dh, dc), (pair, (row, rows)), step);
+        let (right, next) = (r.weights.pair(pair), r.next(step, pair, 1));
+        let (start, soon) = ([Start::Accumulate; 2], &soon[..count]);
+        let product = Product { left, right, out, width, start, next, soon };
         // SAFETY: as the caller's.
         unsafe { product.compute(isa) };
     }

@@ -4,17 +4,19 @@
 //! vocabulary's products backward take the logits in chunks, while the chunk's gradient is still in the cache.
 
 use super::{
-    Context, Decoder, Kernel, LANES, Panels, View,
+    Context, Decoder, Kernel, LANES, Packed, Panels, View,
     math::exp,
     sums::PanelSum,
     team::Pieces,
-    vector::Vector,
-    weight_gradient::{Lanes, LeftPanel, Outputs, PackedRight, chunk_for, gradient_task},
+    vector::{Vector, prefetch},
+    weight_gradient::{Lanes, LeftPanel, Outputs, PackedRight, gradient_task, tasks_for},
 };
 use crate::IGNORED_TARGET;
 
 /// Rows of one task of the loss: enough chains to hide exp's latency.
 const ROWS_AT_A_TIME: usize = 16;
+/// Panels ahead at which their rows are asked for: each lies on pages of its own, where no hardware prefetcher looks.
+const AHEAD: usize = 4;
 
 /// What the softmax of a row needs again, and its loss.
 #[derive(Debug, Clone, Copy, Default)]
@@ -61,6 +63,7 @@ impl Kernel for Losses<'_> {
         let mut sum = [V::zero(); ROWS_AT_A_TIME];
         for panel in 0..self.logits.panel_count() {
             for (row, max) in max.iter_mut().enumerate().take(rows) {
+                prefetch(self.logits.run(panel + AHEAD, row, 1).0);
                 // SAFETY: the row exists; nobody writes logits during this phase.
                 *max = max.max(unsafe { V::load(self.logits.at(panel, row)) });
             }
@@ -68,6 +71,7 @@ impl Kernel for Losses<'_> {
         let max = max.map(|max| tree(max.to_array(), |a, b| if a > b { a } else { b }));
         for panel in 0..self.logits.panel_count() {
             for (row, sum) in sum.iter_mut().enumerate().take(rows) {
+                prefetch(self.logits.run(panel + AHEAD, row, 1).0);
                 // SAFETY: as above.
                 let logit = unsafe { V::load(self.logits.at(panel, row)) };
                 *sum = sum.add(exp(logit.sub(V::splat(max[row]))));
@@ -121,37 +125,57 @@ pub(crate) struct SoftmaxGradient<'a, 'b> {
 }
 
 impl SoftmaxGradient<'_, '_> {
-    /// Turns logits into their gradients, fills the decoder's gradients and the gradient of its input (T·B, H).
-    pub(crate) fn run(&self, ctx: Context<'_>, logits: &mut Panels, hidden_gradient: &mut Panels) {
+    /// Turns logits into their gradients, fills the decoder's gradients and the gradient of its input (T·B, H). `packed` is room for a
+    /// chunk's weights.
+    pub(crate) fn run(
+        &self,
+        ctx: Context<'_>,
+        logits: &mut Panels,
+        (hidden_gradient, packed): (&mut Panels, &mut Packed),
+    ) {
         let (logits, gradient) = (logits.view_mut(), hidden_gradient.view_mut());
         assert!(logits.row_count() == self.losses.len() && logits.row_count() == self.targets.len());
         for first in (0..logits.columns()).step_by(Decoder::CHUNK) {
-            let count = Decoder::CHUNK.min(logits.columns() - first);
-            let panels = self.chunk(logits, first, count);
-            ctx.team.run(panels.len(), |_, index| {
-                let (view, column, count) = panels[index];
-                ctx.isa.dispatch(Gradient { of: self, view, column });
-                let sum =
-                    PanelSum { lanes: self.lanes, view, times: None, first: column, count, out: &self.bias };
-                ctx.isa.dispatch(sum);
-            });
-            let input_tasks = self.decoder.hidden_gradient_tasks(ctx);
-            let left = chunk_for(panels.len(), ctx.team.members());
-            ctx.team.run(input_tasks + panels.len().div_ceil(left), |member, task| {
+            let range = (first, Decoder::CHUNK.min(logits.columns() - first));
+            let panels = self.chunk(logits, range.0, range.1);
+            self.logit_gradients(ctx, &panels, range, packed);
+            let hidden = self.decoder.hidden_gradient(ctx, logits, range, (packed, gradient));
+            let weight_tasks = tasks_for(panels.len(), logits.row_count(), ctx.team.members());
+            ctx.team.run(hidden.tasks() + weight_tasks, |member, task| {
                 // SAFETY: every task runs once, chunk after chunk; logits are only read; `gradient` and the outputs are borrowed
                 // mutably, and different tasks write different parts of them.
                 unsafe {
-                    if task < input_tasks {
-                        let range = (first, count);
-                        self.decoder.hidden_gradient_task(ctx, (member, task), logits, range, gradient);
+                    if task < hidden.tasks() {
+                        hidden.task(ctx, task);
                     } else {
-                        let from = (task - input_tasks) * left;
-                        let left = &panels[from..panels.len().min(from + left)];
+                        let bound = |task: usize| panels.len() * task / weight_tasks;
+                        let task = task - hidden.tasks();
+                        let left = &panels[bound(task)..bound(task + 1)];
                         gradient_task(ctx, member, self.lanes, (left, self.hidden), &self.weight);
                     }
                 }
             });
         }
+    }
+
+    /// The chunk's logits become their gradients, with the sums for the biases; its weights are packed.
+    fn logit_gradients(
+        &self,
+        ctx: Context<'_>,
+        panels: &[LeftPanel<'_>],
+        range: (usize, usize),
+        packed: &mut Packed,
+    ) {
+        let pieces = self.decoder.shape_chunk(packed, range.1);
+        ctx.team.run(panels.len() + Decoder::pack_tasks(range.1), |_, task| {
+            let Some(&(view, column, count)) = panels.get(task) else {
+                // SAFETY: every task runs once.
+                return unsafe { self.decoder.pack_task(&pieces, task - panels.len(), range) };
+            };
+            ctx.isa.dispatch(Gradient { of: self, view, column });
+            let (lanes, out) = (self.lanes, &self.bias);
+            ctx.isa.dispatch(PanelSum { lanes, view, times: None, first: column, count, out });
+        });
     }
 
     /// The chunk's panels with their first column and count of columns.

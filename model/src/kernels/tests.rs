@@ -134,6 +134,30 @@ fn backward_product_continues_through_several_matrices() {
     });
 }
 
+#[test]
+fn products_of_many_rows_and_long_chains_equal_the_naive_loop() {
+    // Longer and taller than what goes through the caches at a time, whole and with a remainder of one.
+    let sizes = [(721, 257, 33), (37, 1025, 17), (730, 730, 1)];
+    for (rows, half, n) in sizes {
+        let mut draw = Draw { case: rows as u32, asked: 0 };
+        let ((a, left), (b, right)) = (draw.panels(rows, half), draw.panels(rows, half));
+        let w = draw.floats(2 * half * n);
+        let joined: Vec<f32> = (0..rows)
+            .flat_map(|r| [&a[r * half..(r + 1) * half], &b[r * half..(r + 1) * half]].concat())
+            .collect();
+        let expected = bits(&naive(&joined, 2 * half, |k, j| w[k * n + j], n, |_| 0.0));
+        everywhere(1, |ctx, _, name| {
+            let mut packed = Packed::default();
+            pack_for_input(ctx, &mut packed, Source { values: &w, row: n }, &[(0, half), (half, half)]);
+            let places: Vec<usize> = (0..n.div_ceil(LANES)).collect();
+            let mut out = Panels::default();
+            out.shape(rows, n);
+            dense(ctx, &[left.view(), right.view()], &packed, &mut out, (&places, &[]));
+            assert!(bits_of(&out, rows, n) == expected, "{name}: {rows} x {half} x {n}");
+        });
+    }
+}
+
 /// Lanes of a window with one to three streams each, in groups of neighbours.
 fn lanes(draw: &mut Draw) -> (usize, usize, Vec<Lane>, Vec<Range<usize>>) {
     let mut first = 0;
@@ -292,7 +316,7 @@ fn softmax_and_its_gradients_equal_the_naive_loops() {
             weight: Outputs::new(dw.iter_mut().map(Vec::as_mut_slice), h),
             bias: Outputs::new(db.iter_mut().map(Vec::as_mut_slice), v),
         };
-        gradient.run(ctx, &mut logits, &mut dx);
+        gradient.run(ctx, &mut logits, (&mut dx, &mut Packed::default()));
         assert_eq!(bits_of(&logits, rows, v), bits(&expected), "{name}: logit gradients");
         let dx_expected = naive(&expected, v, |k, j| w[k * h + j], h, |_| 0.0);
         assert_eq!(bits_of(&dx, rows, h), bits(&dx_expected), "{name}: hidden gradient");

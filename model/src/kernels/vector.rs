@@ -43,6 +43,12 @@ pub(crate) trait Vector: Copy {
     /// The bits as an integer, shifted left by 23: an integer in the low mantissa becomes an exponent.
     fn to_exponent(self) -> Self;
 
+    /// Sixteen rows become sixteen columns.
+    #[inline(always)]
+    fn transpose(rows: [Self; LANES]) -> [Self; LANES] {
+        super::pack::transpose_arrays(rows.map(Self::to_array)).map(Self::from_array)
+    }
+
     #[inline(always)]
     fn zero() -> Self {
         Self::splat(0.0)
@@ -56,6 +62,30 @@ pub(super) fn prefetch(at: *const f32) {
     // SAFETY: a prefetch of any address is harmless, and SSE is part of x86-64.
     unsafe {
         std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
+/// As [`prefetch`], for a line that will be written: it is taken from the other caches at once.
+#[inline(always)]
+pub(super) fn prefetch_for_writing(at: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch of any address is harmless; a processor that does not know this kind passes over it.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_ET0 }>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
+/// As [`prefetch`], to the second-level cache alone.
+#[inline(always)]
+pub(super) fn prefetch_to_second_level(at: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: as in `prefetch`.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(at.cast());
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = at;

@@ -1,14 +1,14 @@
 //! Weight gradients: dW[j][e] = sum over rows r of left[r][j] * right[r][e], one chain a lane, lanes added by the lane tree.
 //!
-//! The tree is folded on register tiles: finished subtrees wait on a small stack in the cache, so summing by lanes costs no pass over
-//! memory. Nothing here knows which weights these are.
+//! A lane's chain stays in a register tile from its first row to its last. The tree is folded on such tiles: finished subtrees wait on a
+//! small stack in the first-level cache, so summing by lanes costs no pass over memory. Nothing here knows which weights these are.
 
 use std::ops::Range;
 
 use super::{
     Buffer, Context, Kernel, View,
     team::Pieces,
-    vector::{LANES, Vector},
+    vector::{LANES, Vector, prefetch, prefetch_for_writing},
 };
 use crate::tree::completed;
 
@@ -57,20 +57,21 @@ impl<'a> Outputs<'a> {
     }
 }
 
-/// Panels side by side in the packed right operand.
+/// Most panels side by side in the packed right operand.
 const GROUP: usize = 3;
-/// Floats of the largest register tile's sum.
+/// Most floats of a register tile.
 const TILE: usize = 8 * GROUP * LANES;
-/// Most register tiles that a left panel is cut to against one group: four high, one vector wide.
-const TILES_OF_A_PANEL: usize = 4 * GROUP;
-/// Most left panels of a task, and tiles of them.
-const MOST_PANELS: usize = 4;
-const MOST_TILES: usize = MOST_PANELS * TILES_OF_A_PANEL;
-/// Rows of a block: with three panels of the right operand, half of a small first-level cache.
-const ROWS_AT_A_TIME: usize = 88;
+/// Floats of packed left panels that a task takes at most: with a group of the right operand, they fit the second-level cache.
+const LEFT_FLOATS: usize = 192 << 10;
+/// Most left panels of a task.
+const MOST_PANELS: usize = 12;
+/// Rows ahead at which the operands are asked for.
+const AHEAD: usize = 12;
+/// Time steps ahead at which packing asks for a lane's rows: they lie too far apart for hardware prefetchers.
+const STEPS_AHEAD: usize = 6;
 
-/// The right operand, lane after lane, three panels side by side: a tile reads one run of memory. Group g of a matrix of R rows begins at
-/// g * 48 * R; a last group of fewer panels has shorter rows.
+/// The right operand, lane after lane, up to three panels side by side: a tile reads one run of memory. The panels are dealt evenly to
+/// the groups; the group whose first panel is p begins at p * 16 * R for a matrix of R rows.
 #[derive(Default)]
 pub(crate) struct PackedRight {
     data: Buffer,
@@ -84,8 +85,9 @@ impl PackedRight {
     }
 
     /// Panels of this group.
-    fn width(&self, group: usize) -> usize {
-        (self.columns.div_ceil(LANES) - group * GROUP).min(GROUP)
+    fn panels(&self, group: usize) -> Range<usize> {
+        let (panels, groups) = (self.columns.div_ceil(LANES), self.groups());
+        panels * group / groups..panels * (group + 1) / groups
     }
 }
 
@@ -96,17 +98,23 @@ pub(crate) fn pack_right(ctx: Context<'_>, lanes: Lanes<'_>, right: View<'_>, pa
     let floats = right.panel_count() * LANES * rows;
     packed.data.grow(floats);
     (packed.rows, packed.columns) = (rows, right.columns());
-    let total = right.panel_count();
-    ctx.team.run_pieces(&mut packed.data[..floats], GROUP * LANES * rows, |_, group, piece| {
-        let width = (total - group * GROUP).min(GROUP);
-        for panel in 0..width {
-            let mut to = piece[panel * LANES..].chunks_mut(width * LANES);
-            lanes.in_order(|row| {
-                let to = to.next().expect("one place a row");
-                // SAFETY: the row exists; nobody writes the operand during this phase.
-                let from = unsafe { &*right.at(group * GROUP + panel, row).cast::<[f32; LANES]>() };
-                to[..LANES].copy_from_slice(from);
-            });
+    let groups: Vec<Range<usize>> = (0..packed.groups()).map(|group| packed.panels(group)).collect();
+    let pieces = Pieces::new(&mut packed.data[..floats], LANES * rows);
+    ctx.team.run(groups.len(), |_, group| {
+        let panels = groups[group].clone();
+        // SAFETY: each group's run of memory is written by one task; the rows exist, and nobody writes the operand during this phase.
+        unsafe { pack_group(lanes, right, panels.clone(), pieces.address(panels.start)) };
+    });
+}
+
+/// Interleaves a group's panels, lane after lane.
+unsafe fn pack_group(lanes: Lanes<'_>, right: View<'_>, panels: Range<usize>, mut to: *mut f32) {
+    lanes.in_order(|row| {
+        for panel in panels.clone() {
+            prefetch(right.run(panel, row + STEPS_AHEAD * lanes.streams, 1).0);
+            // SAFETY: the caller gives room for every row of the group's panels.
+            unsafe { to.cast::<[f32; LANES]>().write(*right.at(panel, row).cast::<[f32; LANES]>()) };
+            to = to.wrapping_add(LANES);
         }
     });
 }
@@ -135,17 +143,19 @@ pub(crate) fn weight_gradient(
     right: &PackedRight,
     out: &Outputs<'_>,
 ) {
-    let chunk = chunk_for(left.len(), ctx.team.members());
-    ctx.team.run(left.len().div_ceil(chunk), |member, task| {
-        let left = &left[task * chunk..left.len().min((task + 1) * chunk)];
+    let tasks = tasks_for(left.len(), right.rows, ctx.team.members());
+    ctx.team.run(tasks, |member, task| {
+        let left = &left[left.len() * task / tasks..left.len() * (task + 1) / tasks];
         // SAFETY: every task runs once and the outputs are borrowed mutably.
         unsafe { gradient_task(ctx, member, lanes, (left, right), out) };
     });
 }
 
-/// Left panels a task takes: as many as leave every member several tasks, at most four, which fit the second-level cache.
-pub(crate) fn chunk_for(panels: usize, members: usize) -> usize {
-    (panels / (8 * members)).clamp(1, MOST_PANELS)
+/// Tasks that left panels of this many rows are dealt to, evenly: as many panels each as fit the cache, at least four tasks a member.
+pub(crate) fn tasks_for(panels: usize, rows: usize, members: usize) -> usize {
+    let most = (LEFT_FLOATS / (LANES * rows)).clamp(1, MOST_PANELS);
+    let tasks = panels.div_ceil(most).max(4 * members).next_multiple_of(members);
+    tasks.min(panels)
 }
 
 /// One task: these left panels against the whole right operand.
@@ -161,9 +171,9 @@ pub(crate) unsafe fn gradient_task(
 ) {
     let packed = left.len() * LANES * right.rows;
     let depth = lanes.lanes.len().ilog2() as usize + 2;
-    let mut scratch = ctx.scratch.of(member, packed + depth * left.len() * TILES_OF_A_PANEL * TILE);
-    let (packed, sums) = scratch.split_at_mut(packed);
-    ctx.isa.dispatch(Strips { lanes, left, right, out, packed, sums });
+    let mut scratch = ctx.scratch.of(member, packed + depth * TILE);
+    let (packed, stack) = scratch.split_at_mut(packed);
+    ctx.isa.dispatch(Strips { lanes, left, right, out, packed, stack });
 }
 
 /// Left panels against the whole right operand, one group of right panels after another.
@@ -174,28 +184,21 @@ struct Strips<'a, 'b> {
     out: &'a Outputs<'b>,
     /// The left panels, lane after lane, cut to the height of a register tile.
     packed: &'a mut [f32],
-    /// A stack of levels, each with one sum for every tile: the lane being summed on top of finished subtrees.
-    sums: &'a mut [f32],
+    /// Sums of finished subtrees of the tile at work.
+    stack: &'a mut [f32],
 }
 
-/// Where a register tile lies: left panel, first column in it, first right panel in the group, and how high and wide it is.
+/// Where a register tile lies.
 #[derive(Clone, Copy)]
 struct Tile {
+    /// Index of the left panel, and the first column in it.
     left: usize,
     column: usize,
-    panel: usize,
-    rows: usize,
-    vectors: usize,
-}
-
-/// Rows of both operands, counted lane after lane.
-#[derive(Clone, Copy)]
-struct Block {
-    group: usize,
+    /// First panel of the right group, and how many the group has.
     first: usize,
-    rows: usize,
-    /// Whether the lane begins here, with sums of zero.
-    begins: bool,
+    width: usize,
+    /// First panel of the tile, counted in the group.
+    panel: usize,
 }
 
 impl Kernel for Strips<'_, '_> {
@@ -204,11 +207,14 @@ impl Kernel for Strips<'_, '_> {
         for left in 0..self.left.len() {
             self.pack_left::<V>(left);
         }
-        let mut tiles = [Tile { left: 0, column: 0, panel: 0, rows: 0, vectors: 0 }; MOST_TILES];
         for group in 0..self.right.groups() {
-            let count = self.tiles::<V>(group, &mut tiles);
-            for sum in 0..self.lanes.groups.len() {
-                self.sum::<V>((group, sum), &tiles[..count]);
+            let (first, width) = (self.right.panels(group).start, self.right.panels(group).len());
+            for left in 0..self.left.len() {
+                for column in (0..self.left[left].2).step_by(V::GRADIENT_ROWS) {
+                    for panel in (0..width).step_by(V::GRADIENT_VECTORS) {
+                        self.tile::<V>(Tile { left, column, first, width, panel });
+                    }
+                }
             }
         }
     }
@@ -228,109 +234,77 @@ impl Strips<'_, '_> {
         for column in (0..LANES).step_by(V::GRADIENT_ROWS) {
             let height = Self::height::<V>(column);
             let start = (left * LANES + column) * rows;
-            let mut to = self.packed[start..start + height * rows].chunks_exact_mut(height);
-            self.lanes.in_order(|row| {
-                let to = to.next().expect("one place a row");
-                // SAFETY: the row exists; nobody writes the operand during this phase.
-                let from = unsafe { &*view.at(0, row).cast::<[f32; LANES]>() };
-                to.copy_from_slice(&from[column..column + height]);
-            });
-        }
-    }
-
-    /// The tiles of this right group; returns how many.
-    #[inline(always)]
-    fn tiles<V: Vector>(&self, group: usize, tiles: &mut [Tile]) -> usize {
-        let mut count = 0;
-        for left in 0..self.left.len() {
-            for column in (0..self.left[left].2).step_by(V::GRADIENT_ROWS) {
-                for panel in (0..self.right.width(group)).step_by(V::GRADIENT_VECTORS) {
-                    let vectors = V::GRADIENT_VECTORS.min(self.right.width(group) - panel);
-                    tiles[count] = Tile { left, column, panel, rows: Self::height::<V>(column), vectors };
-                    count += 1;
-                }
+            let to = &mut self.packed[start..start + height * rows];
+            match height {
+                8 => pack_columns::<8>(self.lanes, view, column, to),
+                6 => pack_columns::<6>(self.lanes, view, column, to),
+                _ => pack_columns::<4>(self.lanes, view, column, to),
             }
         }
-        count
     }
 
-    /// The sums of one group of lanes over one group of right panels. A block of the right operand stays in the first-level cache
-    /// while all tiles pass over it.
     #[inline(always)]
-    fn sum<V: Vector>(&mut self, (group, sum): (usize, usize), tiles: &[Tile]) {
-        let mut depth = 0;
-        for (index, lane) in self.lanes.lanes[self.lanes.groups[sum].clone()].iter().enumerate() {
-            let start = lane.first * self.lanes.steps;
-            let end = start + lane.streams * self.lanes.steps;
-            for first in (start..end).step_by(ROWS_AT_A_TIME) {
-                let rows = ROWS_AT_A_TIME.min(end - first);
-                let block = Block { group, first, rows, begins: first == start };
-                for (at, tile) in tiles.iter().enumerate() {
-                    self.pass::<V>(block, *tile, (depth, at));
-                }
-            }
-            depth += 1;
-            for _ in 0..completed(index) {
-                depth -= 1;
-                self.merge::<V>(depth, tiles.len());
+    fn tile<V: Vector>(&mut self, tile: Tile) {
+        let vectors = V::GRADIENT_VECTORS.min(tile.width - tile.panel);
+        for group in 0..self.lanes.groups.len() {
+            match (Self::height::<V>(tile.column), vectors) {
+                (8, 3) => self.sum::<V, 8, 3>(tile, group),
+                (8, 2) => self.sum::<V, 8, 2>(tile, group),
+                (8, _) => self.sum::<V, 8, 1>(tile, group),
+                (6, _) => self.sum::<V, 6, 1>(tile, group),
+                (_, _) => self.sum::<V, 4, 1>(tile, group),
             }
         }
-        while depth > 1 {
-            depth -= 1;
-            self.merge::<V>(depth, tiles.len());
-        }
-        for (at, tile) in tiles.iter().enumerate() {
-            self.store::<V>((group, sum), *tile, at);
-        }
     }
 
-    /// Where a tile's sum lies on a level.
+    /// One tile's sum over one group of lanes.
     #[inline(always)]
-    fn place(&self, level: usize, at: usize) -> std::ops::Range<usize> {
-        let start = (level * self.left.len() * TILES_OF_A_PANEL + at) * TILE;
-        start..start + TILE
-    }
-
-    #[inline(always)]
-    fn pass<V: Vector>(&mut self, block: Block, tile: Tile, (level, at): (usize, usize)) {
-        match (tile.rows, tile.vectors) {
-            (8, 3) => self.chain::<V, 8, 3>(block, tile, (level, at)),
-            (8, 2) => self.chain::<V, 8, 2>(block, tile, (level, at)),
-            (8, _) => self.chain::<V, 8, 1>(block, tile, (level, at)),
-            (6, _) => self.chain::<V, 6, 1>(block, tile, (level, at)),
-            (_, _) => self.chain::<V, 4, 1>(block, tile, (level, at)),
-        }
-    }
-
-    /// One tile's chains over one block of rows.
-    #[inline(always)]
-    fn chain<V: Vector, const R: usize, const N: usize>(
-        &mut self,
-        block: Block,
-        tile: Tile,
-        (level, at): (usize, usize),
-    ) {
+    fn sum<V: Vector, const R: usize, const N: usize>(&mut self, tile: Tile, group: usize) {
+        // Tiles that this vector never asks for: saying so keeps their code out of the program.
         if R > V::GRADIENT_ROWS || N > V::GRADIENT_VECTORS {
             return;
         }
-        let place = self.place(level, at);
-        let (rows, step) = (self.right.rows, self.right.width(block.group) * LANES);
-        let left = &self.packed[(tile.left * LANES + tile.column) * rows + block.first * R..];
-        let right = &self.right.data[block.group * GROUP * LANES * rows + block.first * step..];
-        let right = &right[tile.panel * LANES..];
-        let sums = &mut self.sums[place];
-        assert!(left.len() >= block.rows * R && right.len() >= (block.rows - 1) * step + N * LANES, "rows");
-        let (left, right, sums) = (left.as_ptr(), right.as_ptr(), sums.as_mut_ptr());
+        self.ask_for_output::<R, N>(tile, group);
+        let mut depth = 0;
         let mut acc = [[V::zero(); N]; R];
-        // SAFETY: both operands were checked above, and a tile's sum has room for R * N vectors.
-        unsafe {
-            for (i, acc) in acc.iter_mut().enumerate() {
-                for (v, acc) in acc.iter_mut().enumerate() {
-                    let sum = V::load(sums.add((i * N + v) * LANES));
-                    *acc = if block.begins { V::zero() } else { sum };
-                }
+        for (index, lane) in self.lanes.lanes[self.lanes.groups[group].clone()].iter().enumerate() {
+            if index > 0 {
+                put(&acc, &mut self.stack[depth * TILE..(depth + 1) * TILE]);
+                depth += 1;
             }
-            for row in 0..block.rows {
+            acc = self.chain::<V, R, N>(tile, lane.first * self.lanes.steps, lane.streams * self.lanes.steps);
+            for _ in 0..completed(index) {
+                depth -= 1;
+                add(&mut acc, &self.stack[depth * TILE..(depth + 1) * TILE]);
+            }
+        }
+        for level in (0..depth).rev() {
+            add(&mut acc, &self.stack[level * TILE..(level + 1) * TILE]);
+        }
+        self.store(&acc, tile, group);
+    }
+
+    /// One tile's chains over the rows of one lane, from zero. Rows are counted lane after lane.
+    #[inline(always)]
+    fn chain<V: Vector, const R: usize, const N: usize>(
+        &self,
+        tile: Tile,
+        first: usize,
+        count: usize,
+    ) -> [[V; N]; R] {
+        let (rows, step) = (self.right.rows, tile.width * LANES);
+        let left = &self.packed[(tile.left * LANES + tile.column) * rows + first * R..][..count * R];
+        let right = &self.right.data[tile.first * LANES * rows + first * step..][..count * step];
+        assert!(tile.panel + N <= tile.width, "panels of the group");
+        let (left, right) = (left.as_ptr(), right[tile.panel * LANES..].as_ptr());
+        let mut acc = [[V::zero(); N]; R];
+        for row in 0..count {
+            prefetch(left.wrapping_add((row + AHEAD) * R));
+            for v in 0..N {
+                prefetch(right.wrapping_add((row + AHEAD) * step + v * LANES));
+            }
+            // SAFETY: `count` rows of both operands were checked above, R floats and N vectors each.
+            unsafe {
                 let right: [V; N] = std::array::from_fn(|v| V::load(right.add(row * step + v * LANES)));
                 for (i, acc) in acc.iter_mut().enumerate() {
                     let left = V::splat(*left.add(row * R + i));
@@ -339,45 +313,71 @@ impl Strips<'_, '_> {
                     }
                 }
             }
-            for (i, acc) in acc.iter().enumerate() {
-                for (v, acc) in acc.iter().enumerate() {
-                    acc.store(sums.add((i * N + v) * LANES));
-                }
+        }
+        acc
+    }
+
+    /// Asks for the lines that [`Self::store`] will write: they come from memory while the chains run.
+    #[inline(always)]
+    fn ask_for_output<const R: usize, const N: usize>(&self, tile: Tile, group: usize) {
+        let (_, row, count) = self.left[tile.left];
+        for i in 0..R.min(count - tile.column) {
+            // SAFETY: an address alone, inside this task's rows.
+            let row = unsafe { self.out.groups[group].address(row + tile.column + i) };
+            for line in 0..=N {
+                prefetch_for_writing(row.wrapping_add((tile.first + tile.panel + line) * LANES));
             }
         }
     }
 
-    /// Adds the level at `depth` to the one below it: left subtree + right subtree, in this order.
     #[inline(always)]
-    fn merge<V: Vector>(&mut self, depth: usize, tiles: usize) {
-        let level = self.place(depth, 0).start;
-        let (below, top) = self.sums.split_at_mut(level);
-        let below = &mut below[self.left.len() * TILES_OF_A_PANEL * TILE * (depth - 1)..];
-        let pairs = below.as_chunks_mut::<LANES>().0.iter_mut().zip(top.as_chunks::<LANES>().0);
-        for (left, right) in pairs.take(tiles * TILE / LANES) {
-            *left = V::from_array(*left).add(V::from_array(*right)).to_array();
-        }
-    }
-
-    #[inline(always)]
-    fn store<V: Vector>(&self, (group, sum): (usize, usize), tile: Tile, at: usize) {
+    fn store<V: Vector, const R: usize, const N: usize>(&self, acc: &[[V; N]; R], tile: Tile, group: usize) {
         let (_, row, count) = self.left[tile.left];
-        let sums = &self.sums[self.place(0, at)];
-        for i in 0..tile.rows.min(count - tile.column) {
-            for v in 0..tile.vectors {
-                let column = (group * GROUP + tile.panel + v) * LANES;
+        for (i, acc) in acc.iter().enumerate().take(count - tile.column) {
+            for (v, acc) in acc.iter().enumerate() {
+                let column = (tile.first + tile.panel + v) * LANES;
                 let columns = (self.out.columns - column).min(LANES);
-                let from = (i * tile.vectors + v) * LANES;
                 // SAFETY: this output row belongs to this task alone, and `columns` floats of it begin at `column`.
                 unsafe {
-                    let row = self.out.groups[sum].address(row + tile.column + i).add(column);
+                    let row = self.out.groups[group].address(row + tile.column + i).add(column);
                     if columns == LANES {
-                        V::load(sums[from..from + LANES].as_ptr()).store(row);
+                        acc.store(row);
                     } else {
-                        std::ptr::copy_nonoverlapping(sums[from..from + columns].as_ptr(), row, columns);
+                        std::ptr::copy_nonoverlapping(acc.to_array().as_ptr(), row, columns);
                     }
                 }
             }
         }
+    }
+}
+
+/// Columns `column..column + R` of a left panel, lane after lane.
+#[inline(always)]
+fn pack_columns<const R: usize>(lanes: Lanes<'_>, view: View<'_>, column: usize, to: &mut [f32]) {
+    let mut to = to.as_chunks_mut::<R>().0.iter_mut();
+    lanes.in_order(|row| {
+        let to = to.next().expect("one place a row");
+        prefetch(view.run(0, row + STEPS_AHEAD * lanes.streams, 1).0);
+        // SAFETY: the row exists; nobody writes the operand during this phase.
+        let from = unsafe { &*view.at(0, row).cast::<[f32; LANES]>() };
+        to.copy_from_slice(&from[column..column + R]);
+    });
+}
+
+/// Leaves a tile on the stack.
+#[inline(always)]
+fn put<V: Vector, const R: usize, const N: usize>(acc: &[[V; N]; R], place: &mut [f32]) {
+    let places = place.as_chunks_mut::<LANES>().0;
+    for (place, acc) in places.iter_mut().zip(acc.as_flattened()) {
+        *place = acc.to_array();
+    }
+}
+
+/// left subtree + right subtree, in this order: the left one lies on the stack.
+#[inline(always)]
+fn add<V: Vector, const R: usize, const N: usize>(acc: &mut [[V; N]; R], left: &[f32]) {
+    let left = left.as_chunks::<LANES>().0;
+    for (acc, left) in acc.as_flattened_mut().iter_mut().zip(left) {
+        *acc = V::from_array(*left).add(*acc);
     }
 }
