@@ -208,3 +208,14 @@ fn a_coordinator_that_stands_still_finds_its_workers_waiting() {
         assert!(!left, "it was not the workers who were late\n{}", crew.story());
     }
 }
+
+#[test]
+fn a_failpoint_that_there_is_not_is_refused_before_anything_is_started() {
+    let shop = Workshop::new();
+    let mut command = shop.command(&["train", "run.toml", "--run", "new"]);
+    let output = command.env("CAROUSEL_FAILPOINT", "worker-dreaming@3").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("worker-dreaming") && said.contains("coordinator-half-told"), "{said}");
+    assert!(!shop.path("new").exists());
+}

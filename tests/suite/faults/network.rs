@@ -108,3 +108,21 @@ fn a_coordinator_killed_behind_a_cut_finds_its_workers_again() {
     signal("CONT", crew.workers[1].id());
     assert_eq!(crew.digest(), quiet::long(), "{}", crew.story());
 }
+
+/// Never everybody at once is left behind; but when no connection gives a sign of life any more, the run is a newcomer's.
+#[test]
+fn when_every_worker_is_cut_off_a_newcomer_takes_the_run_over() {
+    let Some(lab) = Lab::open(4) else { return };
+    let shop = Workshop::new();
+    let sets = [LONG, &["cluster.workers=2"]].concat();
+    let mut crew = Crew::start(&shop, Some(&lab), ("run.toml", "over"), &sets);
+    (0..2).for_each(|_| crew.add_worker(None));
+    crew.wait_for_checkpoint(20);
+    [1, 2].into_iter().for_each(|host| lab.cut(host));
+    crew.add_worker(None);
+    assert_eq!(crew.digest(), quiet::long(), "{}", crew.story());
+    for worker in [1, 2] {
+        let left = format!("left        worker {worker}");
+        assert!(crew.coordinator.printed().contains(&left), "{}", crew.story());
+    }
+}
