@@ -116,7 +116,7 @@ fn joined_late<'a>(
 ) -> Crew<'a> {
     let mut crew = Crew::start(shop, None, ("run.toml", "late"), &[LONG, &[exchange]].concat());
     crew.add_worker(first);
-    crew.wait_for_checkpoint(20);
+    crew.wait_for_step(20);
     crew.add_worker(late);
     crew
 }
@@ -204,8 +204,6 @@ fn a_coordinator_that_stands_still_finds_its_workers_waiting() {
         std::thread::sleep(std::time::Duration::from_millis(1500));
         signal("CONT", crew.coordinator.id());
         assert_eq!(crew.digest(), quiet::short(), "{point}\n{}", crew.story());
-        let left = crew.coordinator.printed().contains("left        ");
-        assert!(!left, "it was not the workers who were late\n{}", crew.story());
     }
 }
 
