@@ -114,11 +114,14 @@ impl<'a> Crew<'a> {
         steps.map(|line| (line["term"].as_u64().unwrap(), line["step"].as_u64().unwrap())).collect()
     }
 
-    /// Waits until a checkpoint of this step is on disk.
-    pub(crate) fn wait_for_checkpoint(&mut self, step: u64) {
-        let state = self.shop.path(&format!("{}/checkpoints/step-{step:08}/state.json", self.run));
-        let found = eventually(|| (state.exists() || self.coordinator.has_ended()).then_some(()));
-        assert!(found.is_some() && state.exists(), "no checkpoint of step {step}\n{}", self.story());
+    /// Waits until this step is committed. Which checkpoints are made on the way depends on the disk.
+    pub(crate) fn wait_for_step(&mut self, step: u64) {
+        let metrics = self.shop.path(&format!("{}/metrics.jsonl", self.run));
+        let found = eventually(|| {
+            let is_there = metrics.exists() && self.commits().last().is_some_and(|(_, last)| *last >= step);
+            (is_there || self.coordinator.has_ended()).then_some(())
+        });
+        assert!(found.is_some() && !self.coordinator.has_ended(), "step {step}\n{}", self.story());
     }
 
     /// Everything said by the processes that are there now, for a failing test.

@@ -26,7 +26,7 @@ fn a_coordinator_killed_at_random_moments_finds_its_workers_again() {
     for (exchange, seed) in [("cluster.exchange=mesh", 1), ("cluster.exchange=star", 2)] {
         let shop = Workshop::new();
         let mut crew = crew_of_three(&shop, "often", exchange);
-        crew.wait_for_checkpoint(20);
+        crew.wait_for_step(20);
         let mut settled = Vec::new();
         for moment in moments(seed, 50).take(6) {
             std::thread::sleep(moment);
@@ -43,8 +43,8 @@ fn a_coordinator_killed_at_random_moments_finds_its_workers_again() {
         let kept = |settled: &(u64, u64)| commits.contains(settled);
         assert!(settled.iter().all(kept), "what all workers had is not made again: {settled:?}");
         let steps: Vec<u64> = commits.iter().map(|(_, step)| *step).collect();
-        assert_eq!(steps, (1..=1500).collect::<Vec<_>>(), "each step stands once in the metrics");
-        assert!(shop.succeed(&["verify", "often"]).contains("journal     1500 steps"));
+        assert_eq!(steps, (1..=3000).collect::<Vec<_>>(), "each step stands once in the metrics");
+        assert!(shop.succeed(&["verify", "often"]).contains("journal     3000 steps"));
     }
 }
 
@@ -53,7 +53,7 @@ fn when_all_were_killed_the_run_goes_on_from_its_last_checkpoint() {
     for exchange in ["cluster.exchange=mesh", "cluster.exchange=star"] {
         let shop = Workshop::new();
         let mut crew = crew_of_three(&shop, "all", exchange);
-        crew.wait_for_checkpoint(200);
+        crew.wait_for_step(200);
         crew.kill_coordinator();
         (0..3).for_each(|place| crew.kill_worker(place));
         crew.resume();
@@ -68,7 +68,7 @@ fn when_all_were_killed_the_run_goes_on_from_its_last_checkpoint() {
 fn one_worker_that_survives_the_coordinator_keeps_the_run() {
     let shop = Workshop::new();
     let mut crew = crew_of_three(&shop, "one", "cluster.exchange=mesh");
-    crew.wait_for_checkpoint(200);
+    crew.wait_for_step(200);
     crew.kill_coordinator();
     (0..2).for_each(|place| crew.kill_worker(place));
     let settled = crew.settled();

@@ -15,7 +15,7 @@ fn crew_of_three<'a>(shop: &'a Workshop, lab: &'a Lab, exchange: &str) -> Crew<'
         crew.add_worker(None);
         crew.coordinator.wait_for(&format!("joined      worker {worker}"));
     }
-    crew.wait_for_checkpoint(20);
+    crew.wait_for_step(20);
     crew
 }
 
@@ -117,7 +117,7 @@ fn when_every_worker_is_cut_off_a_newcomer_takes_the_run_over() {
     let sets = [LONG, &["cluster.workers=2"]].concat();
     let mut crew = Crew::start(&shop, Some(&lab), ("run.toml", "over"), &sets);
     (0..2).for_each(|_| crew.add_worker(None));
-    crew.wait_for_checkpoint(20);
+    crew.wait_for_step(20);
     [1, 2].into_iter().for_each(|host| lab.cut(host));
     crew.add_worker(None);
     assert_eq!(crew.digest(), quiet::long(), "{}", crew.story());

@@ -7,7 +7,7 @@ use crate::program::Workshop;
 /// Some steps in a fraction of a second: with a checkpoint every 20 steps, a validation every 40.
 pub(super) const SHORT: &[&str] = &["train.steps=100", "train.evaluate_every=40"];
 /// Steps for a few seconds: long enough for somebody to come back.
-pub(super) const LONG: &[&str] = &["train.steps=1500", "train.evaluate_every=400"];
+pub(super) const LONG: &[&str] = &["train.steps=3000", "train.evaluate_every=1000"];
 
 /// The digest at the end of [`SHORT`].
 pub(super) fn short() -> &'static str {

@@ -17,7 +17,7 @@ fn without_any_worker_the_coordinator_waits_for_one() {
             &[LONG, &[exchange, "cluster.workers=2"]].concat(),
         );
         (0..2).for_each(|_| crew.add_worker(None));
-        crew.wait_for_checkpoint(200);
+        crew.wait_for_step(200);
         (0..2).for_each(|place| crew.kill_worker(place));
         (1..=2).for_each(|worker| crew.coordinator.wait_for(&format!("left        worker {worker}")));
         std::thread::sleep(Duration::from_millis(500));
@@ -35,7 +35,7 @@ fn workers_stopped_again_and_again_change_nothing() {
     let sets = [LONG, &["cluster.workers=3"]].concat();
     let mut crew = Crew::start(&shop, None, ("run.toml", "again"), &sets);
     (0..3).for_each(|_| crew.add_worker(None));
-    crew.wait_for_checkpoint(20);
+    crew.wait_for_step(20);
     for (number, place) in [0, 2, 1].into_iter().enumerate() {
         signal("STOP", crew.workers[place].id());
         crew.coordinator.wait_for_times("kept the others waiting", number + 1);
