@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::failpoint::{FailPoint, reach};
 use crate::session::{FLOW_WINDOW_BYTES, MAX_MESSAGE_BYTES, generated::replica_client::ReplicaClient};
 
 /// Floats of a part: 1 MiB.
@@ -90,6 +91,7 @@ pub(crate) async fn pull(
         let to: &mut [f32] = &mut sections[section][first..first + floats];
         bytemuck::cast_slice_mut(to).copy_from_slice(&data);
         missing -= 1;
+        reach(FailPoint::HALF_LOADED, step);
     }
     let mut problem = String::new();
     while let Some(ended) = tasks.join_next().await {

@@ -41,7 +41,22 @@ impl Relay {
     }
 }
 
+/// The driver tells the time ten times a second. When it has not for so long, this process stood still itself, and nobody
+/// is to blame for what was not heard meanwhile.
+const STOOD_STILL: Duration = Duration::from_millis(500);
+
 impl Machine {
+    /// Takes the time of an event; time in which this process stood still is nobody's waiting time.
+    pub(super) fn wake(&mut self, now: Duration) {
+        let gap = now.saturating_sub(self.now);
+        self.now = now;
+        if gap > STOOD_STILL {
+            self.waiting_since += gap;
+            self.assigned_at += gap;
+            self.members.values_mut().for_each(|member| member.heard += gap);
+        }
+    }
+
     /// How this step's gradients are exchanged.
     pub(super) fn exchange_of(&self, step: Step) -> Exchange {
         if self.relay.covers(step) { Exchange::Star } else { self.exchange }
@@ -51,6 +66,7 @@ impl Machine {
     pub(super) fn look_at_the_clock(&mut self, actions: &mut Vec<Action>) {
         let waited = self.now.saturating_sub(self.waiting_since);
         let late = waited > self.patience.deadline();
+        let mesh = self.exchange_of(self.step.next()) == Exchange::Mesh;
         match &self.phase {
             Phase::Gathering => self.gathering_went_on(actions),
             Phase::Loading { digests } => {
@@ -71,21 +87,18 @@ impl Machine {
                 let missing = self.active().filter(|worker| !digests.contains_key(worker)).collect();
                 self.leave_behind(missing, actions);
             }
-            Phase::Computing { reports, .. } if !reports.is_empty() => {
-                if late {
-                    let missing = reports.iter().copied().collect();
-                    self.leave_behind(missing, actions);
-                }
+            Phase::Computing { reports, .. } if late && !reports.is_empty() => {
+                let missing = reports.iter().copied().collect();
+                self.leave_behind(missing, actions);
             }
-            Phase::Acknowledging { waiting } if self.exchange_of(self.step.next()) == Exchange::Star => {
-                if late {
-                    let missing = waiting.iter().copied().collect();
-                    self.leave_behind(missing, actions);
-                }
+            Phase::Acknowledging { waiting } if late && !mesh => {
+                let missing = waiting.iter().copied().collect();
+                self.leave_behind(missing, actions);
             }
             // In a mesh one silent worker keeps everybody from a whole gradient: those who wait for it are asked, too,
             // and answer.
-            Phase::Computing { .. } | Phase::Acknowledging { .. } => self.probe(waited, actions),
+            Phase::Computing { reports, .. } if mesh && reports.is_empty() => self.probe(waited, actions),
+            Phase::Acknowledging { .. } if mesh => self.probe(waited, actions),
             _ => {}
         }
     }

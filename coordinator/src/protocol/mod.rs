@@ -292,7 +292,7 @@ impl Machine {
 
     /// Takes an event in, at a time of any clock that does not go back, and says what is to be done, in order.
     pub fn handle(&mut self, now: Duration, event: Event) -> Vec<Action> {
-        self.now = now;
+        self.wake(now);
         let mut actions = Vec::new();
         if self.phase == Phase::Over {
             return actions;

@@ -41,7 +41,7 @@ pub enum TrainerError {
     /// A message that does not fit.
     #[error(transparent)]
     Refusal(#[from] Refusal),
-    /// Tokens could not be fetched.
+    /// The coordinator refused to hand out tokens.
     #[error("tokens: {0}")]
     Tokens(#[from] Box<tonic::Status>),
     /// The window that came has not the size asked for.

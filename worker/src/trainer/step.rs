@@ -11,6 +11,7 @@ use carousel_proto::v1::{
     from_worker::Message,
 };
 use carousel_proto::{LaneTree, Node, Step, Term, WorkerId};
+use tonic::{Code, Status};
 
 use super::{Computed, Trainer, TrainerError, check_size};
 use crate::exchange::{Outgoing, Peer};
@@ -139,7 +140,7 @@ impl Trainer {
         window: u64,
         lanes: &Range<u32>,
     ) -> Result<WindowReply, TrainerError> {
-        let reply = self.link.tokens.window(split, window, lanes).map_err(Box::new)?;
+        let reply = self.link.tokens.window(split, window, lanes).map_err(judge)?;
         let streams: usize = lanes_of(&self.settings, lanes.clone()).iter().map(|lane| lane.streams).sum();
         check_size(reply, streams * self.settings.window as usize)
     }
@@ -224,6 +225,16 @@ impl Trainer {
         }
         self.exchange.recycle(gradient.floats);
         Ok(())
+    }
+}
+
+/// A coordinator that says no is in the wrong, or this worker is; one that says nothing is gone.
+fn judge(status: Status) -> TrainerError {
+    match status.code() {
+        Code::OutOfRange | Code::InvalidArgument | Code::Unimplemented => {
+            TrainerError::Tokens(Box::new(status))
+        }
+        _ => TrainerError::SessionOver,
     }
 }
 
