@@ -49,7 +49,7 @@ pub(crate) enum Content {
     Acknowledge { term: Term, step: Step },
     Evaluation { term: Term, split: v1::Split, losses: Vec<LaneLoss> },
     Digest { step: Step, digest: Digest },
-    LoadFailed { reason: String },
+    LoadFailed { step: Step },
     Progress,
     Leave,
     Failure { message: String },
@@ -125,7 +125,7 @@ impl Intake {
             Message::DigestReport(m) => {
                 Content::Digest { step: Step(m.step), digest: Digest::try_from(&m.replica_digest[..])? }
             }
-            Message::LoadFailed(m) => Content::LoadFailed { reason: shortened(&m.reason) },
+            Message::LoadFailed(m) => Content::LoadFailed { step: Step(m.step) },
             Message::Progress(v1::Progress {}) => Content::Progress,
             Message::Leave(v1::Leave {}) => Content::Leave,
             Message::Failure(m) => Content::Failure { message: shortened(&m.message) },

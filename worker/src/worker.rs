@@ -4,10 +4,12 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use carousel_proto::WorkerId;
-use carousel_proto::v1::{self, Failure, FromCoordinator, Welcome, from_worker::Message};
+use carousel_proto::v1::{
+    self, Failure, FromCoordinator, PullReply, PullRequest, Welcome, from_worker::Message,
+};
+use carousel_proto::{Step, WorkerId};
 use tokio::runtime::Runtime;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
 
 use crate::intake::{Content, Intake, Refusal};
@@ -50,7 +52,12 @@ struct Desk {
     most_bytes: MostBytes,
     tokens: Option<TokenClient>,
     runtime: tokio::runtime::Handle,
+    /// Parts of a replica that was asked for before it is here.
+    early: Vec<(PullRequest, oneshot::Sender<Option<PullReply>>)>,
 }
+
+/// Requests of that kind that are kept: every newcomer has a few under way.
+const MOST_EARLY: usize = 256;
 
 impl Worker {
     /// What the next session's coordinator is told.
@@ -88,8 +95,8 @@ impl Worker {
         let _until_the_end = (serving, leaving);
         let tokens = Some(TokenClient::new(client, runtime.handle().clone()));
         let runtime = runtime.handle().clone();
-        let mut desk =
-            Desk { outbox: outbox.clone(), intake: Intake::default(), most_bytes, tokens, runtime };
+        let (intake, early) = (Intake::default(), Vec::new());
+        let mut desk = Desk { outbox: outbox.clone(), intake, most_bytes, tokens, runtime, early };
         loop {
             let Some(mail) = messages.blocking_recv() else {
                 return Ok(Parted::lost("the coordinator closed the session"));
@@ -113,13 +120,20 @@ impl Worker {
                     self.happen(events)?;
                 }
             }
-            Mail::Pull { request, reply } => {
-                let part = self.trainer.as_ref().and_then(|trainer| trainer.serve(&request));
-                // Whoever asked may be gone.
-                reply.send(part).unwrap_or_default();
-            }
+            Mail::Pull { request, reply } => self.serve_part(request, reply, desk),
         }
         Ok(None)
+    }
+
+    /// A newcomer may ask for a step whose commit is still on its way here, on another stream: it is answered then.
+    fn serve_part(&self, request: PullRequest, reply: oneshot::Sender<Option<PullReply>>, desk: &mut Desk) {
+        let ahead = self.protocol.step().is_some_and(|own| own.next() == Step(request.step));
+        if ahead && desk.early.len() < MOST_EARLY {
+            return desk.early.push((request, reply));
+        }
+        let part = self.trainer.as_ref().and_then(|trainer| trainer.serve(&request));
+        // Whoever asked may be gone.
+        reply.send(part).unwrap_or_default();
     }
 
     fn hear(&mut self, message: FromCoordinator, desk: &mut Desk) -> Result<Option<Parted>, TrainerError> {
@@ -134,6 +148,9 @@ impl Worker {
                 let trainer = self.trainer.as_mut().filter(|_| desk.tokens.is_none());
                 let events = trainer.ok_or(Refusal::TooEarly)?.take(content);
                 self.happen(events)?;
+                for (request, reply) in std::mem::take(&mut desk.early) {
+                    self.serve_part(request, reply, desk);
+                }
             }
         }
         Ok(None)

@@ -276,8 +276,8 @@ impl<'a> Driver<'a> {
                     self.events.push_back(Event::Evaluated { worker, term, scope: self.evaluation.scope() });
                 }
             }
-            Content::LoadFailed { reason } => {
-                tracing::warn!("{worker} could not load the replica from its peers: {reason}");
+            Content::LoadFailed { step } => {
+                tracing::warn!("{worker} could not load the replica of {step}; the coordinator sends it");
                 self.events.push_back(Event::LoadFailed { worker });
             }
             Content::Progress => self.events.push_back(Event::Heard { worker }),

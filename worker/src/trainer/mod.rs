@@ -214,7 +214,7 @@ impl Trainer {
             Action::Discard => (self.replica, self.gradient, self.computed) = (None, None, None),
             Action::Load { step, source } => return Ok(vec![self.load(step, source)?]),
             Action::TellReady { step } => self.tell_ready(step)?,
-            Action::TellLoadFailed { step } => self.tell_load_failed(step, "it does not have it any more")?,
+            Action::TellLoadFailed { step } => self.tell_load_failed(step)?,
             Action::Compute { term, step, lanes, .. } => return self.compute((term, step), lanes),
             // Its parts went out as they were computed.
             Action::HandIn { term, step } => self.report(term, step)?,

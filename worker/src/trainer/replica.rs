@@ -67,9 +67,8 @@ impl Trainer {
         Ok(self.link.outbox.send(Message::Ready(Ready { step: step.0, replica_digest }))?)
     }
 
-    pub(super) fn tell_load_failed(&self, step: Step, reason: &str) -> Result<(), SessionOver> {
-        let failed = LoadFailed { step: step.0, reason: reason.into() };
-        self.link.outbox.send(Message::LoadFailed(failed))
+    pub(super) fn tell_load_failed(&self, step: Step) -> Result<(), SessionOver> {
+        self.link.outbox.send(Message::LoadFailed(LoadFailed { step: step.0 }))
     }
 
     pub(super) fn tell_digest(&self) -> Result<(), TrainerError> {
