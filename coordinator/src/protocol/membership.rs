@@ -7,8 +7,8 @@ use carousel_proto::WorkerId;
 use super::{Action, Ending, ExpelReason, Held, Machine, Member, Phase, Standing};
 
 /// How long a run that has lost its replica waits, from the first worker that comes without it, for one that still has
-/// it. Workers try to come back at least once a second.
-const RETURN: Duration = Duration::from_secs(2);
+/// it. Workers try to come back at least every 0.7 s.
+const RETURN: Duration = Duration::from_millis(1500);
 
 impl Machine {
     pub(super) fn joined(&mut self, worker: WorkerId, held: Option<Held>, actions: &mut Vec<Action>) {

@@ -9,8 +9,8 @@ const REMEMBERED: usize = 16;
 /// Before any step is known: a first step may have to fault a large model in.
 const UNKNOWN: Duration = Duration::from_secs(120);
 /// A stall of the machine's own, however short the steps.
-const FLOOR: Duration = Duration::from_secs(1);
-/// Median steps on top of the floor: 1.8 s for steps of 100 ms.
+const FLOOR: Duration = Duration::from_millis(700);
+/// Median steps on top of the floor: 1.5 s for steps of 100 ms.
 const STEPS: u32 = 8;
 
 #[derive(Clone, Debug, Default)]
@@ -53,6 +53,6 @@ mod tests {
         patience.learn(Duration::from_secs(50));
         assert!(patience.deadline() < Duration::from_secs(2), "one slow step does not count");
         (0..16).for_each(|_| patience.learn(Duration::from_secs(3)));
-        assert_eq!(patience.deadline(), Duration::from_secs(25));
+        assert_eq!(patience.deadline(), Duration::from_millis(24_700));
     }
 }

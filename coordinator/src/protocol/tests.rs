@@ -317,7 +317,7 @@ fn who_keeps_the_others_waiting_is_expelled_and_the_step_is_run_again() {
         let mut cluster = started(&[A, B], exchange);
         cluster.present.remove(&B);
         cluster.run();
-        cluster.wait_until(Duration::from_millis(900));
+        cluster.wait_until(Duration::from_millis(600));
         assert!(!is_expelled(&cluster, B), "not before the deadline");
         cluster.wait_until(Duration::from_millis(1100));
         assert!(is_expelled(&cluster, B) && !is_expelled(&cluster, A), "the late one alone");
@@ -612,11 +612,14 @@ fn who_goes_on_giving_signs_of_life_is_waited_for() {
     let mut cluster = started(&[A, B], Exchange::Mesh);
     cluster.run_until(|a| matches!(a, Action::Evaluate { worker: B, .. }));
     cluster.inbox.retain(|event| !matches!(event, Event::Evaluated { worker: B, .. }));
+    cluster.run();
     for _ in 0..100 {
         cluster.handle(Event::Heard { worker: B });
-        cluster.wait(Duration::from_millis(900));
+        cluster.wait(Duration::from_millis(600));
     }
     assert!(!is_expelled(&cluster, B));
+    cluster.wait(Duration::from_secs(1));
+    assert!(is_expelled(&cluster, B), "and no longer");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::{Action, Fault};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// A coordinator that has lost every replica waits twice as long for one to come back.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(700);
 /// How long a coordinator may be out of reach before the worker gives up.
 pub(super) const PATIENCE: Duration = Duration::from_secs(300);
 

@@ -131,9 +131,9 @@ fn pauses_grow_until_there_is_work_and_end_after_five_minutes() {
         _ => None,
     };
     let pauses: Vec<_> = (0..7).map(|_| pause(&mut machine, NOW).unwrap()).collect();
-    assert_eq!(pauses, [50, 100, 200, 400, 800, 1000, 1000]);
+    assert_eq!(pauses, [50, 100, 200, 400, 700, 700, 700]);
     machine.handle(NOW, Event::Welcomed { same_run: true });
-    assert_eq!(pause(&mut machine, NOW), Some(1000), "who is sent away again and again waits");
+    assert_eq!(pause(&mut machine, NOW), Some(700), "who is sent away again and again waits");
     machine.handle(NOW, assignment(1, 5, CarrySource::Given));
     assert_eq!(pause(&mut machine, NOW), Some(50));
     assert_eq!(pause(&mut machine, NOW + PATIENCE), None);
