@@ -1,6 +1,9 @@
 //! A seeded world of processes: virtual time, a network that delays, loses, repeats and cuts, processes that are killed,
 //! stopped and started, a disk that is slow. What it finds wrong it names.
 
+mod faults;
+mod network;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::time::Duration;
@@ -31,7 +34,7 @@ type SessionId = u64;
 type Process = u64;
 
 #[derive(Debug)]
-enum What {
+pub(super) enum What {
     Tick(Process),
     ToWorker(SessionId, ToWorker),
     ToCoordinator(SessionId, ToCoordinator),
@@ -162,13 +165,13 @@ impl World {
         world
     }
 
-    fn after(&mut self, delay: Duration, what: What) {
+    pub(super) fn after(&mut self, delay: Duration, what: What) {
         self.scheduled += 1;
         self.queue.push(Reverse((self.now + delay, self.scheduled)));
         self.events.insert(self.scheduled, what);
     }
 
-    fn tell(&mut self, text: impl FnOnce() -> String) {
+    pub(super) fn tell(&mut self, text: impl FnOnce() -> String) {
         if self.told.len() < 4000 {
             let line = format!("{:9.3} {}", self.now.as_secs_f64(), text());
             self.told.push(line);
@@ -182,7 +185,7 @@ impl World {
         (self.told, result)
     }
 
-    fn live(&mut self) -> Result<(), String> {
+    pub(super) fn live(&mut self) -> Result<(), String> {
         while self.disk.ended.is_none() {
             let Some(Reverse((at, number))) = self.queue.pop() else {
                 return Err("nothing happens any more".into());
@@ -199,14 +202,14 @@ impl World {
     }
 
     /// A worker's replica is never ahead of the journal: nothing that was applied can be forgotten.
-    fn check_replicas(&self) -> Result<(), String> {
+    pub(super) fn check_replicas(&self) -> Result<(), String> {
         let last = self.disk.journal.iter().map(|(step, _)| *step).max().unwrap_or(0);
         let ahead =
             self.nodes.iter().filter_map(|node| node.worker.as_ref()?.step()).any(|step| step.0 > last);
         if ahead { Err(format!("a worker applied a step beyond the journal's {last}")) } else { Ok(()) }
     }
 
-    fn judge(&mut self) -> Result<Outcome, String> {
+    pub(super) fn judge(&mut self) -> Result<Outcome, String> {
         if self.disk.ended != Some(Ending::Complete) {
             return Err(format!("it ended as {:?}", self.disk.ended));
         }
@@ -267,9 +270,7 @@ impl World {
         }
     }
 
-    // Processes.
-
-    fn start_coordinator(&mut self) -> Result<(), String> {
+    pub(super) fn start_coordinator(&mut self) -> Result<(), String> {
         if self.coordinator.is_some() {
             return Ok(());
         }
@@ -286,7 +287,7 @@ impl World {
         Ok(())
     }
 
-    fn kill_coordinator(&mut self) {
+    pub(super) fn kill_coordinator(&mut self) {
         self.tell(|| "the coordinator is killed".into());
         self.coordinator = None;
         for id in self.sessions.keys().copied().collect::<Vec<_>>() {
@@ -296,7 +297,7 @@ impl World {
         self.after(delay, What::StartCoordinator);
     }
 
-    fn start_worker(&mut self, node: NodeId) -> Result<(), String> {
+    pub(super) fn start_worker(&mut self, node: NodeId) -> Result<(), String> {
         if self.nodes[node].worker.is_some() {
             return Ok(());
         }
@@ -309,7 +310,7 @@ impl World {
         self.connect(node, process)
     }
 
-    fn kill_worker(&mut self, node: NodeId) {
+    pub(super) fn kill_worker(&mut self, node: NodeId) {
         if self.nodes[node].worker.is_none() {
             return;
         }
@@ -319,7 +320,7 @@ impl World {
         self.after(delay, What::StartWorker(node));
     }
 
-    fn end_worker(&mut self, node: NodeId) {
+    pub(super) fn end_worker(&mut self, node: NodeId) {
         self.nodes[node].worker = None;
         self.nodes[node].inbox.clear();
         if let Some(session) = self.nodes[node].session.take() {
@@ -327,159 +328,7 @@ impl World {
         }
     }
 
-    // Sessions.
-
-    fn connect(&mut self, node: NodeId, process: Process) -> Result<(), String> {
-        if self.nodes[node].process != process || self.nodes[node].worker.is_none() {
-            return Ok(());
-        }
-        if self.nodes[node].stopped {
-            self.after(Duration::from_millis(300), What::Connect { node, process });
-            return Ok(());
-        }
-        if self.coordinator.is_none() || self.nodes[node].cut {
-            let now = self.now;
-            let worker = self.nodes[node].worker.as_mut().expect("it was just seen");
-            let out = worker.session_lost(now, &self.quiet)?;
-            return self.carry_out(node, out);
-        }
-        self.next_session += 1;
-        self.next_worker += 1;
-        let (id, worker) = (self.next_session, WorkerId(self.next_worker));
-        let session = Session {
-            node,
-            worker_process: process,
-            coordinator_process: self.coordinator_process,
-            worker,
-            last: [self.now; 2],
-            open_at_worker: true,
-            open_at_coordinator: true,
-            held: Vec::new(),
-        };
-        self.sessions.insert(id, session);
-        let now = self.now;
-        let place = &mut self.nodes[node];
-        place.session = Some(id);
-        let hello = place.worker.as_mut().expect("it was just seen").connected(worker, now);
-        self.tell(|| format!("node {node} connects as {worker}: {hello:?}"));
-        self.send_to_coordinator(id, hello);
-        Ok(())
-    }
-
-    /// When a message of a stream arrives: after the one before it.
-    fn arrival(&mut self, session: SessionId, direction: usize) -> Option<Duration> {
-        let delay = self.random.between(Duration::from_micros(100), Duration::from_millis(4));
-        let session = self.sessions.get_mut(&session)?;
-        let at = (self.now + delay).max(session.last[direction] + Duration::from_micros(1));
-        session.last[direction] = at;
-        Some(at - self.now)
-    }
-
-    fn send_to_worker(&mut self, session: SessionId, message: ToWorker) {
-        if let Some(delay) = self.arrival(session, 0) {
-            self.after(delay, What::ToWorker(session, message));
-        }
-    }
-
-    fn send_to_coordinator(&mut self, session: SessionId, message: ToCoordinator) {
-        if let Some(delay) = self.arrival(session, 1) {
-            self.after(delay, What::ToCoordinator(session, message));
-        }
-    }
-
-    fn arrive_at_coordinator(&mut self, id: SessionId, message: ToCoordinator) -> Result<(), String> {
-        let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
-        let (node, worker) = (session.node, session.worker);
-        if self.nodes[node].cut {
-            session.held.push(What::ToCoordinator(id, message));
-            return Ok(());
-        }
-        let alive = session.open_at_coordinator && session.coordinator_process == self.coordinator_process;
-        if let Some(coordinator) = self.coordinator.as_mut().filter(|_| alive) {
-            if self.random.once_in(50)
-                && !matches!(message, ToCoordinator::Hello { .. } | ToCoordinator::Ready { .. })
-            {
-                coordinator.hear(worker, node, message.clone());
-            }
-            coordinator.hear(worker, node, message);
-        }
-        self.coordinate()
-    }
-
-    fn arrive_at_worker(&mut self, id: SessionId, message: ToWorker) -> Result<(), String> {
-        let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
-        let node = session.node;
-        if self.nodes[node].cut {
-            session.held.push(What::ToWorker(id, message));
-            return Ok(());
-        }
-        if session.open_at_worker && session.worker_process == self.nodes[node].process {
-            self.nodes[node].inbox.push_back(Mail::Coordinator(id, message));
-        }
-        self.work(node)
-    }
-
-    /// The coordinator's end is closed; the worker hears of it, unless its line is cut.
-    fn close_at_coordinator(&mut self, id: SessionId) {
-        let Some(session) = self.sessions.get_mut(&id) else { return };
-        session.open_at_coordinator = false;
-        if let Some(delay) = self.arrival(id, 0) {
-            self.after(delay, What::SessionBroke { session: id, at_worker: true });
-        }
-    }
-
-    fn close_at_worker(&mut self, id: SessionId) {
-        let Some(session) = self.sessions.get_mut(&id) else { return };
-        session.open_at_worker = false;
-        if let Some(delay) = self.arrival(id, 1) {
-            self.after(delay, What::SessionBroke { session: id, at_worker: false });
-        }
-    }
-
-    fn break_session(&mut self, id: SessionId, at_worker: bool) -> Result<(), String> {
-        let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
-        let (node, worker) = (session.node, session.worker);
-        if self.nodes[node].cut {
-            session.held.push(What::SessionBroke { session: id, at_worker });
-            return Ok(());
-        }
-        if at_worker {
-            if session.open_at_worker && session.worker_process == self.nodes[node].process {
-                self.nodes[node].inbox.push_back(Mail::Broke(id));
-            }
-            return self.work(node);
-        }
-        let alive = session.open_at_coordinator && session.coordinator_process == self.coordinator_process;
-        if let Some(coordinator) = self.coordinator.as_mut().filter(|_| alive) {
-            coordinator.session_lost(worker);
-        }
-        self.sessions.remove(&id);
-        self.coordinate()
-    }
-
-    /// Both ends give a connection up that has been silent for too long.
-    fn keepalive_over(&mut self, id: SessionId) -> Result<(), String> {
-        let Some(session) = self.sessions.get(&id) else { return Ok(()) };
-        let (node, worker) = (session.node, session.worker);
-        if !self.nodes[node].cut {
-            return Ok(());
-        }
-        let process = session.worker_process == self.nodes[node].process;
-        let alive = session.open_at_coordinator && session.coordinator_process == self.coordinator_process;
-        self.sessions.remove(&id);
-        if let Some(coordinator) = self.coordinator.as_mut().filter(|_| alive) {
-            coordinator.session_lost(worker);
-        }
-        if process && self.nodes[node].session == Some(id) {
-            self.nodes[node].inbox.push_back(Mail::Broke(id));
-            self.work(node)?;
-        }
-        self.coordinate()
-    }
-
-    // Work.
-
-    fn coordinate(&mut self) -> Result<(), String> {
+    pub(super) fn coordinate(&mut self) -> Result<(), String> {
         let Some(coordinator) = &mut self.coordinator else { return Ok(()) };
         let out = coordinator.work(self.now, &mut self.disk, &self.quiet)?;
         for out in out {
@@ -512,13 +361,13 @@ impl World {
         Ok(())
     }
 
-    fn session_of(&self, worker: WorkerId) -> Option<SessionId> {
+    pub(super) fn session_of(&self, worker: WorkerId) -> Option<SessionId> {
         let is = |session: &Session| session.worker == worker && session.open_at_coordinator;
         self.sessions.iter().find(|(_, session)| is(session)).map(|(id, _)| *id)
     }
 
     /// A checkpoint that a killed coordinator was writing is torn, and never seen.
-    fn checkpoint_on_disk(
+    pub(super) fn checkpoint_on_disk(
         &mut self,
         process: Process,
         step: u64,
@@ -534,7 +383,7 @@ impl World {
     }
 
     /// Lets a worker take in what waits for it.
-    fn work(&mut self, node: NodeId) -> Result<(), String> {
+    pub(super) fn work(&mut self, node: NodeId) -> Result<(), String> {
         while let Some(place) = self.nodes.get_mut(node)
             && place.worker.is_some()
             && !place.busy
@@ -557,7 +406,7 @@ impl World {
         Ok(())
     }
 
-    fn computed(&mut self, node: NodeId, process: Process) -> Result<(), String> {
+    pub(super) fn computed(&mut self, node: NodeId, process: Process) -> Result<(), String> {
         if self.nodes[node].process != process || self.nodes[node].worker.is_none() {
             return Ok(());
         }
@@ -572,7 +421,12 @@ impl World {
         self.work(node)
     }
 
-    fn pull_timed_out(&mut self, node: NodeId, process: Process, step: Step) -> Result<(), String> {
+    pub(super) fn pull_timed_out(
+        &mut self,
+        node: NodeId,
+        process: Process,
+        step: Step,
+    ) -> Result<(), String> {
         if self.nodes[node].process != process {
             return Ok(());
         }
@@ -581,7 +435,7 @@ impl World {
         self.carry_out(node, out)
     }
 
-    fn carry_out(&mut self, node: NodeId, out: Vec<worker::Out>) -> Result<(), String> {
+    pub(super) fn carry_out(&mut self, node: NodeId, out: Vec<worker::Out>) -> Result<(), String> {
         for out in out {
             if self.is_troubled() && self.random.once_in(4000) {
                 self.count("worker killed at an action");
@@ -621,7 +475,7 @@ impl World {
     }
 
     /// Peers' streams: delayed, now and then repeated or overtaken, lost when the two cannot reach each other.
-    fn send_to_peer(&mut self, from: NodeId, to: NodeId, message: ToPeer) {
+    pub(super) fn send_to_peer(&mut self, from: NodeId, to: NodeId, message: ToPeer) {
         self.tell(|| format!("  node {from} to node {to}: {message:?}"));
         if let ToPeer::Pull { step, .. } = message {
             let process = self.nodes[from].process;
@@ -635,108 +489,6 @@ impl World {
         for _ in 0..copies {
             let delay = self.random.between(Duration::from_micros(100), Duration::from_millis(6));
             self.after(delay, What::ToPeer { to, process, message: message.clone() });
-        }
-    }
-
-    // Faults.
-
-    fn is_troubled(&self) -> bool {
-        self.now < TROUBLED
-    }
-
-    fn count(&mut self, fault: &'static str) {
-        *self.faults.entry(fault).or_default() += 1;
-    }
-
-    fn heal(&mut self, node: NodeId, other: Option<NodeId>) -> Result<(), String> {
-        match other {
-            None => {
-                self.nodes[node].cut = false;
-                let held = self.sessions.values_mut().filter(|session| session.node == node);
-                let held: Vec<What> = held.flat_map(|session| std::mem::take(&mut session.held)).collect();
-                held.into_iter().for_each(|what| self.after(Duration::ZERO, what));
-                self.tell(|| format!("node {node} reaches the coordinator again"));
-            }
-            Some(other) => {
-                self.parted.remove(&(node.min(other), node.max(other)));
-                self.tell(|| format!("nodes {node} and {other} reach each other again"));
-            }
-        }
-        Ok(())
-    }
-
-    fn fault(&mut self) -> Result<(), String> {
-        if !self.is_troubled() {
-            return Ok(());
-        }
-        let pause = self.random.between(Duration::from_millis(50), Duration::from_millis(1500));
-        self.after(pause, What::Fault);
-        let node = self.random.below(self.nodes.len() as u64) as usize;
-        let long = self.random.between(Duration::from_millis(20), Duration::from_millis(4000));
-        match self.random.below(12) {
-            0..3 => {
-                self.count("worker killed");
-                self.kill_worker(node);
-            }
-            3..5 => {
-                self.count("worker stopped");
-                self.tell(|| format!("node {node} is stopped"));
-                self.nodes[node].stopped = true;
-                self.after(long, What::Resume(node));
-            }
-            5 => self.cut(node, long),
-            6 => self.part(node, long),
-            7..9 if self.coordinator.is_some() => {
-                self.count("coordinator killed");
-                self.kill_coordinator();
-            }
-            9 => self.leave(node),
-            10 => self.join(),
-            11 => {
-                self.count("all workers killed");
-                (0..self.nodes.len()).for_each(|node| self.kill_worker(node));
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn cut(&mut self, node: NodeId, long: Duration) {
-        self.count("cut off from the coordinator");
-        self.tell(|| format!("node {node} is cut off from the coordinator"));
-        let long = if self.random.once_in(4) { long + KEEPALIVE } else { long };
-        self.nodes[node].cut = true;
-        self.after(long, What::Heal(node, None));
-        let sessions: Vec<SessionId> =
-            self.sessions.iter().filter(|(_, session)| session.node == node).map(|(id, _)| *id).collect();
-        sessions.into_iter().for_each(|id| self.after(KEEPALIVE, What::KeepaliveOver(id)));
-    }
-
-    fn part(&mut self, node: NodeId, long: Duration) {
-        let other = (node + 1) % self.nodes.len();
-        if node == other {
-            return;
-        }
-        self.count("two workers parted");
-        self.tell(|| format!("nodes {node} and {other} are parted"));
-        self.parted.insert((node.min(other), node.max(other)));
-        self.after(long, What::Heal(node, Some(other)));
-    }
-
-    fn leave(&mut self, node: NodeId) {
-        if let (Some(session), false) = (self.nodes[node].session, self.nodes[node].stopped) {
-            self.count("worker leaves");
-            self.tell(|| format!("the worker of node {node} wants to leave"));
-            self.send_to_coordinator(session, ToCoordinator::Leave);
-        }
-    }
-
-    fn join(&mut self) {
-        if self.nodes.len() < 6 {
-            self.count("worker joins");
-            let pace = 3 + self.random.below(9);
-            self.nodes.push(Node { pace, ..Node::default() });
-            self.after(Duration::ZERO, What::StartWorker(self.nodes.len() - 1));
         }
     }
 }
