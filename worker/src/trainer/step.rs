@@ -28,6 +28,7 @@ impl Trainer {
         at: (Term, Step),
         lanes: Range<u32>,
     ) -> Result<Vec<Event>, TrainerError> {
+        self.laps.begin();
         let assign = std::mem::take(&mut self.inbox.assign);
         let (carries, losses, took) = (Arc::default(), Vec::new(), Duration::ZERO);
         self.computed = Some(Computed { at, lanes: lanes.clone(), carries, losses, took });
@@ -71,6 +72,7 @@ impl Trainer {
         };
         let losses = lane_losses(&lanes, &gradients.losses);
         let (carries, took) = (Arc::new(carries), began.elapsed());
+        self.laps.computed();
         self.computed = Some(Computed { at, lanes, carries, losses, took });
         Ok((nodes, gradients))
     }
@@ -124,6 +126,7 @@ impl Trainer {
         let wanted = self.computed.as_ref().is_some_and(|computed| computed.at == gradient.at);
         wanted.then(|| {
             self.gradient = Some(gradient);
+            self.laps.whole();
             Event::Gradient { term, step }
         })
     }
@@ -203,6 +206,7 @@ impl Trainer {
 
     /// The update. A worker that comes back with a gradient has no carries: the coordinator gives them anew.
     pub(super) fn apply(&mut self) -> Result<(), TrainerError> {
+        self.laps.committed();
         let commit = self.inbox.commit;
         let replica = self.replica.as_mut().ok_or(Fault::NoReplica)?;
         let gradient = self.gradient.take().expect("the protocol applies a gradient that is held");
@@ -214,6 +218,7 @@ impl Trainer {
             None => replica.forget_carries(),
         }
         self.exchange.recycle(gradient.floats);
+        self.laps.applied(Step(commit.step));
         Ok(())
     }
 }
