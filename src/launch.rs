@@ -69,21 +69,45 @@ pub(crate) fn prepare(
             Start::Resume { checkpoint: checkpoint.map(Box::new), config_toml }
         }
     };
-    let run = Run {
+    let run = run_of(&config, &model, tokens, (folder, start))?;
+    Ok(Prepared { config, run: Run { workers_outlive, ..run } })
+}
+
+/// A run over made-up tokens, in a new folder.
+pub(crate) fn synthetic(
+    config: Config,
+    vocabulary: usize,
+    train: Vec<u32>,
+    folder: PathBuf,
+) -> Result<Prepared, Failure> {
+    let model = model_config(&config, vocabulary)?;
+    let tokens = TokenSource::new(Splits { train, valid: None, test: None }, cut_of(&config))?;
+    let config_toml = toml::to_string_pretty(&config).map_err(Failure::failed)?;
+    let start = Start::New { config_toml, tokenizer_json: "{}".into() };
+    let run = run_of(&config, &model, tokens, (folder, start))?;
+    Ok(Prepared { config, run })
+}
+
+fn run_of(
+    config: &Config,
+    model: &ModelConfig,
+    tokens: TokenSource,
+    (folder, start): (PathBuf, Start),
+) -> Result<Run, Failure> {
+    Ok(Run {
         folder,
         start,
-        settings: run_settings(&config, &model),
-        layout: replica_layout(&config, &model)?,
+        settings: run_settings(config, model),
+        layout: replica_layout(config, model)?,
         tokens,
-        training: training(&config),
+        training: training(config),
         exchange: match config.cluster.exchange {
             config::Exchange::Mesh => Exchange::Mesh,
             config::Exchange::Star => Exchange::Star,
         },
         workers: config.cluster.workers as usize,
-        workers_outlive,
-    };
-    Ok(Prepared { config, run })
+        workers_outlive: false,
+    })
 }
 
 fn default_folder(config: &Path) -> PathBuf {

@@ -1,5 +1,6 @@
 //! `carousel train`: a coordinator in this process and N workers, each a process of its own, on this machine.
 
+use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -35,7 +36,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let folder = prepared.run.folder.clone();
     let mut progress = Progress::new(&prepared.run);
     let coordinator = launch::coordinator(prepared.run, listener)?;
-    let workers = Workers::start(&prepared.config, address, coordinator.control())?;
+    let workers = Workers::start(&prepared.config, address, coordinator.control(), None)?;
     let result = coordinator.run(&mut progress);
     progress.finish();
     workers.wait();
@@ -57,7 +58,7 @@ fn show_sample(folder: &std::path::Path, sample: &Sample) -> Result<(), Failure>
 
 /// The worker processes. Each ends when its standard input does, which this process holds: however this process ends,
 /// none is left.
-struct Workers {
+pub(crate) struct Workers {
     all_ended: Receiver<()>,
 }
 
@@ -65,7 +66,13 @@ struct Workers {
 const GRACE: Duration = Duration::from_secs(5);
 
 impl Workers {
-    fn start(config: &Config, coordinator: SocketAddr, control: Control) -> Result<Self, Failure> {
+    /// Starts the workers that the configuration asks for. `told`: the lines in which they say how long the parts of a step took.
+    pub(crate) fn start(
+        config: &Config,
+        coordinator: SocketAddr,
+        control: Control,
+        told: Option<Sender<String>>,
+    ) -> Result<Self, Failure> {
         let program = std::env::current_exe().map_err(Failure::failed)?;
         let (ended, endings) = channel::unbounded();
         for _ in 0..config.cluster.workers {
@@ -75,8 +82,15 @@ impl Workers {
             // A group of its own: Ctrl-C at the terminal is for the coordinator, which ends the step first.
             std::os::unix::process::CommandExt::process_group(&mut command, 0);
             command.stdin(Stdio::piped()).stdout(Stdio::null());
-            let child =
+            if told.is_some() {
+                command.env("CAROUSEL_LOG", "warn,carousel_worker::trainer=debug").env("NO_COLOR", "1");
+                command.stderr(Stdio::piped());
+            }
+            let mut child =
                 command.spawn().map_err(|error| Failure::failed(format!("starting a worker: {error}")))?;
+            if let (Some(lines), Some(told)) = (child.stderr.take(), told.clone()) {
+                thread::spawn(move || pass_on(BufReader::new(lines), &told));
+            }
             let ended = ended.clone();
             thread::spawn(move || collect(child, &ended));
         }
@@ -85,9 +99,18 @@ impl Workers {
         Ok(Self { all_ended })
     }
 
-    fn wait(self) {
+    pub(crate) fn wait(self) {
         if self.all_ended.recv_timeout(GRACE) == Err(RecvTimeoutError::Timeout) {
             tracing::warn!("a worker has not ended {} s after the run", GRACE.as_secs());
+        }
+    }
+}
+
+/// Passes on the lines of a worker's standard error.
+fn pass_on(lines: impl BufRead, told: &Sender<String>) {
+    for line in lines.lines().map_while(Result::ok) {
+        if told.send(line).is_err() {
+            return;
         }
     }
 }

@@ -36,7 +36,7 @@ pub(super) struct Arguments {
 }
 
 /// A named shape: vocabulary, embedding, hidden, layers, streams, window.
-const SHAPES: [(&str, [usize; 6]); 4] = [
+pub(super) const SHAPES: [(&str, [usize; 6]); 4] = [
     ("small", [10_000, 200, 200, 2, 20, 20]),
     ("medium", [10_000, 650, 650, 2, 20, 35]),
     ("large", [10_000, 1500, 1500, 2, 20, 35]),
@@ -84,7 +84,7 @@ fn options(arguments: &Arguments) -> Result<BenchOptions, Failure> {
     Ok(options)
 }
 
-fn of_shape([vocabulary, embedding, hidden, layers, streams, window]: [usize; 6]) -> BenchOptions {
+pub(super) fn of_shape([vocabulary, embedding, hidden, layers, streams, window]: [usize; 6]) -> BenchOptions {
     let (cell, tied, dropout, init) = (Cell::Lstm, false, 0.0, 0.05);
     let config = ModelConfig { cell, vocabulary, embedding, hidden, layers, tied, dropout, init };
     BenchOptions { config, streams, window, lanes: 4, warmup: WARMUP, seconds: 0.0 }

@@ -267,7 +267,9 @@ impl Exchange {
                 outgoing.extend(self.to_others(&Part::Dense { start: dense.start, data }));
             }
         }
-        if let Some((squares, not_finite)) = own.report().filter(|_| !self.reported) {
+        // Once is enough: it looks at every touched row.
+        let report = if self.reported { None } else { own.report() };
+        if let Some((squares, not_finite)) = report {
             self.reported = true;
             outgoing.push(Outgoing::Report { squares, not_finite });
         }

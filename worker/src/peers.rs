@@ -1,6 +1,7 @@
 //! The network side of the mesh: serves this worker's Exchange service and keeps one stream to each peer it sends to.
 //! It does not know what a step is; a peer that cannot be reached is the coordinator's to notice.
 
+mod local;
 mod messages;
 mod receiver;
 mod replica;
@@ -47,17 +48,20 @@ pub(crate) fn serve(
 ) -> std::io::Result<tokio::task::AbortHandle> {
     listener.set_nonblocking(true)?;
     let _entered = runtime.enter();
+    let local = local::listen(&listener.local_addr()?.to_string());
     let incoming = TcpIncoming::from(tokio::net::TcpListener::from_std(listener)?).with_nodelay(Some(true));
-    let replica = ReplicaServer::new(replica::Server { mail: mail.clone() });
-    let server = Server::builder()
-        .initial_stream_window_size(FLOW_WINDOW_BYTES)
-        .initial_connection_window_size(FLOW_WINDOW_BYTES)
-        .max_frame_size(FRAME_BYTES)
-        .add_service(replica)
-        .add_service(receiver::Receiver { mail, most_bytes })
-        .serve_with_incoming(incoming);
+    let router = || {
+        let (mail, most_bytes) = (mail.clone(), most_bytes.clone());
+        Server::builder()
+            .initial_stream_window_size(FLOW_WINDOW_BYTES)
+            .initial_connection_window_size(FLOW_WINDOW_BYTES)
+            .max_frame_size(FRAME_BYTES)
+            .add_service(ReplicaServer::new(replica::Server { mail: mail.clone() }))
+            .add_service(receiver::Receiver { mail, most_bytes })
+    };
+    let served = (router().serve_with_incoming(incoming), router().serve_with_incoming(local));
     let task = runtime.spawn(async move {
-        if let Err(error) = server.await {
+        if let Err(error) = tokio::try_join!(served.0, served.1) {
             tracing::error!("the exchange service ended: {error}");
         }
     });
@@ -117,7 +121,11 @@ async fn push(to: Peer, frames: mpsc::UnboundedReceiver<bytes::Bytes>) {
             .tcp_nodelay(true)
             .initial_stream_window_size(FLOW_WINDOW_BYTES)
             .initial_connection_window_size(FLOW_WINDOW_BYTES);
-        wire::push(endpoint.connect().await?, frames).await
+        let channel = match endpoint.connect_with_connector(local::Connector::to(&to.address)).await {
+            Ok(channel) => channel,
+            Err(_) => endpoint.connect().await?,
+        };
+        wire::push(channel, frames).await
     };
     if let Err(error) = pushed.await {
         tracing::info!("the stream to {} at {} broke: {error}", to.worker, to.address);

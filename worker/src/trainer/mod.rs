@@ -3,12 +3,13 @@
 //! outlives a session: a worker that was cut off comes back with its replica.
 
 mod evaluate;
+mod laps;
 mod replica;
 mod step;
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use carousel_model::{LanguageModel, ModelError};
 use carousel_proto::v1::{self, Assign, Commit, Evaluate, WindowReply};
@@ -25,6 +26,7 @@ use crate::protocol::{Action, Event, Fault, LoadSource};
 use crate::replica::{Replica, ReplicaError};
 use crate::settings::{Settings, SettingsError};
 use crate::tokens::TokenClient;
+use laps::Laps;
 
 /// Why a worker could not go on.
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +101,7 @@ pub(crate) struct Trainer {
     replica: Option<Replica>,
     gradient: Option<ReducedGradient>,
     computed: Option<Computed>,
+    laps: Laps,
     inbox: Inbox,
 }
 
@@ -130,6 +133,7 @@ impl Trainer {
             replica: None,
             gradient: None,
             computed: None,
+            laps: Laps::new(),
             inbox: Inbox::default(),
         })
     }
@@ -204,7 +208,9 @@ impl Trainer {
         worker: WorkerId,
         content: PeerContent,
     ) -> Result<Vec<Event>, TrainerError> {
+        let began = Instant::now();
         let outgoing = self.exchange.receive(at, worker, content)?;
+        self.laps.received(began.elapsed());
         self.hand_out(at, outgoing)
     }
 

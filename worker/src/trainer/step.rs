@@ -31,6 +31,7 @@ impl Trainer {
         lanes: Range<u32>,
     ) -> Result<Vec<Event>, TrainerError> {
         reach(FailPoint::ASSIGNED, at.1);
+        self.laps.begin();
         let assign = std::mem::take(&mut self.inbox.assign);
         let (carries, losses, took) = (Arc::default(), Vec::new(), Duration::ZERO);
         self.computed = Some(Computed { at, lanes: lanes.clone(), carries, losses, took });
@@ -75,6 +76,7 @@ impl Trainer {
         };
         let losses = lane_losses(&lanes, &gradients.losses);
         let (carries, took) = (Arc::new(carries), began.elapsed());
+        self.laps.computed();
         self.computed = Some(Computed { at, lanes, carries, losses, took });
         Ok((nodes, gradients))
     }
@@ -129,6 +131,7 @@ impl Trainer {
         let wanted = self.computed.as_ref().is_some_and(|computed| computed.at == gradient.at);
         wanted.then(|| {
             self.gradient = Some(gradient);
+            self.laps.whole();
             Event::Gradient { term, step }
         })
     }
@@ -211,6 +214,7 @@ impl Trainer {
 
     /// The update. A worker that comes back with a gradient has no carries: the coordinator gives them anew.
     pub(super) fn apply(&mut self) -> Result<(), TrainerError> {
+        self.laps.committed();
         let commit = self.inbox.commit;
         let replica = self.replica.as_mut().ok_or(Fault::NoReplica)?;
         let gradient = self.gradient.take().expect("the protocol applies a gradient that is held");
@@ -224,6 +228,7 @@ impl Trainer {
             None => replica.forget_carries(),
         }
         self.exchange.recycle(gradient.floats);
+        self.laps.applied(Step(commit.step));
         Ok(())
     }
 }
