@@ -350,7 +350,9 @@ impl Machine {
     /// to.
     fn is_staffed(&mut self, actions: &mut Vec<Action>) -> bool {
         let started = self.active().next().is_some();
-        let enough = if started { 1 } else { self.workers_to_start };
+        // A run that had begun goes on with whoever is here.
+        let begun = started || self.phase != Phase::Gathering;
+        let enough = if begun { 1 } else { self.workers_to_start };
         if !started && !self.replica_at_hand {
             self.await_the_replica(actions);
         } else if self.members.len() < enough {

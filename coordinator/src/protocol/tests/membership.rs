@@ -158,3 +158,24 @@ fn who_cannot_load_from_its_peers_loads_from_the_coordinator() {
     assert!(cluster.log.iter().any(|a| matches!(a, Action::Assign { worker: B, .. })));
     assert_eq!(cluster.history(), quiet_history());
 }
+
+#[test]
+fn a_newcomer_that_is_left_alone_goes_on_with_what_the_coordinator_has() {
+    let mut cluster = started(&[A, B], Exchange::Mesh);
+    cluster.join(C);
+    cluster.run_until(|a| matches!(a, Action::Load { worker: C, source: LoadSource::Peers { .. }, .. }));
+    while let Some(index) = cluster.inbox.iter().position(|e| matches!(e, Event::ReplicaReceived { .. })) {
+        cluster.deliver(index);
+    }
+    cluster.inbox.clear();
+    [A, B].into_iter().for_each(|worker| cluster.lose(worker));
+    cluster.handle(Event::LoadFailed { worker: C });
+    let load = |a: &Action| matches!(a, Action::Load { worker: C, source: LoadSource::Coordinator, .. });
+    assert!(
+        cluster.log.iter().any(load),
+        "two workers were needed to begin, one is enough to go on: {:?}",
+        cluster.log.last()
+    );
+    cluster.run();
+    assert_eq!(cluster.history(), quiet_history());
+}
