@@ -162,13 +162,19 @@ fn who_cannot_load_from_its_peers_loads_from_the_coordinator() {
 #[test]
 fn a_newcomer_that_is_left_alone_goes_on_with_what_the_coordinator_has() {
     let mut cluster = started(&[A, B], Exchange::Mesh);
+    cluster.run_until(|a| matches!(a, Action::FetchReplica { step: Step(2), .. }));
+    let received = cluster.inbox.iter().position(|e| matches!(e, Event::ReplicaReceived { .. })).unwrap();
+    cluster.deliver(received);
     cluster.join(C);
-    cluster.run_until(|a| matches!(a, Action::Load { worker: C, source: LoadSource::Peers { .. }, .. }));
-    while let Some(index) = cluster.inbox.iter().position(|e| matches!(e, Event::ReplicaReceived { .. })) {
-        cluster.deliver(index);
-    }
-    cluster.inbox.clear();
-    [A, B].into_iter().for_each(|worker| cluster.lose(worker));
+    cluster.lose(A);
+    assert!(
+        cluster
+            .log
+            .iter()
+            .any(|a| matches!(a, Action::Load { worker: C, source: LoadSource::Peers { .. }, .. }))
+    );
+    cluster.inbox.retain(|event| !matches!(event, Event::Ready { .. }));
+    cluster.lose(B);
     cluster.handle(Event::LoadFailed { worker: C });
     let load = |a: &Action| matches!(a, Action::Load { worker: C, source: LoadSource::Coordinator, .. });
     assert!(
