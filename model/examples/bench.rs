@@ -17,8 +17,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let [vocabulary, embedding, hidden, layers, streams, window] = sizes;
     let cell: Cell = text(3, "lstm").parse()?;
-    let config =
-        ModelConfig { cell, vocabulary, embedding, hidden, layers, tied: false, dropout: 0.0, init: 0.05 };
+    let config = ModelConfig {
+        cell,
+        vocabulary,
+        embedding,
+        hidden,
+        layers,
+        tied: false,
+        init: 0.05,
+        ..ModelConfig::default()
+    };
     let lanes = text(2, "4").parse()?;
     let seconds = text(4, "5").parse()?;
     let options = BenchOptions { config, streams, window, lanes, warmup: 2, seconds };

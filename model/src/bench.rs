@@ -269,8 +269,8 @@ mod tests {
             hidden: 20,
             layers: 1,
             tied: true,
-            dropout: 0.0,
             init: 0.1,
+            ..ModelConfig::default()
         };
         let options = BenchOptions { config, streams: 5, window: 7, lanes: 2, warmup: 1, seconds: 0.0 };
         let report = bench(&options).unwrap();

@@ -99,6 +99,22 @@ pub struct ModelConfig {
     pub init: f32,
 }
 
+impl Default for ModelConfig {
+    /// One LSTM layer without regularisation; no sizes, which [`ModelConfig::validate`] refuses until they are set.
+    fn default() -> Self {
+        Self {
+            cell: Cell::Lstm,
+            vocabulary: 0,
+            embedding: 0,
+            hidden: 0,
+            layers: 1,
+            tied: false,
+            dropout: 0.0,
+            init: 0.1,
+        }
+    }
+}
+
 impl ModelConfig {
     /// Checks every field.
     ///
@@ -147,8 +163,8 @@ mod tests {
             hidden: 4,
             layers: 2,
             tied: false,
-            dropout: 0.0,
             init: 0.1,
+            ..ModelConfig::default()
         }
     }
 

@@ -40,8 +40,8 @@ mod tests {
             hidden: 3,
             layers: 1,
             tied: false,
-            dropout: 0.0,
             init: 0.1,
+            ..ModelConfig::default()
         };
         let (parameters, layout) = (config.parameter_layout(), config.gradient_layout());
         let mut dense = vec![0.5; layout.dense_len];

@@ -149,7 +149,16 @@ mod tests {
     use super::*;
 
     fn config(cell: Cell, tied: bool) -> ModelConfig {
-        ModelConfig { cell, vocabulary: 7, embedding: 3, hidden: 3, layers: 2, tied, dropout: 0.0, init: 0.1 }
+        ModelConfig {
+            cell,
+            vocabulary: 7,
+            embedding: 3,
+            hidden: 3,
+            layers: 2,
+            tied,
+            init: 0.1,
+            ..ModelConfig::default()
+        }
     }
 
     #[test]

@@ -95,8 +95,8 @@ mod tests {
             hidden: 7,
             layers: 1,
             tied: false,
-            dropout: 0.0,
             init: 0.25,
+            ..ModelConfig::default()
         }
     }
 

@@ -58,8 +58,8 @@ fn follow(cell: &str) {
         hidden: size("hidden"),
         layers: size("layers"),
         tied: false,
-        dropout: 0.0,
         init: 0.1,
+        ..ModelConfig::default()
     };
     let (streams, steps) = (size("batch"), size("bptt"));
     let mut run = Run::new(config, &golden);

@@ -15,8 +15,8 @@ fn forty() -> ModelConfig {
         hidden: 1,
         layers: 1,
         tied: false,
-        dropout: 0.0,
         init: 0.1,
+        ..ModelConfig::default()
     }
 }
 

@@ -12,8 +12,8 @@ fn config() -> ModelConfig {
         hidden: 4,
         layers: 1,
         tied: false,
-        dropout: 0.0,
         init: 0.1,
+        ..ModelConfig::default()
     }
 }
 
