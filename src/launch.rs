@@ -9,7 +9,7 @@ use carousel_coordinator::{
     Coordinator, Cut, Ending, Exchange, Length, ReplicaLayout, Run, RunError, Schedule, Splits, Start,
     Summary, TensorShape, TokenSource, Training,
 };
-use carousel_corpus::{Corpus, DataConfig, Tokenizer, TokenizerConfig};
+use carousel_corpus::{Corpus, DataConfig, SourceOptions, Tokenizer, TokenizerConfig};
 use carousel_model::{ModelConfig, Optimizer, OptimizerConfig};
 use carousel_proto::gradient::GradientLayout;
 use carousel_proto::v1::{self, RunSettings, optimizer_settings::Kind};
@@ -148,8 +148,16 @@ pub(crate) fn data_config(config: &Config) -> DataConfig {
         max_bytes: config.data.max_bytes,
         valid_fraction: config.data.valid_fraction,
         tokenizer,
-        ..DataConfig::default()
+        format: config.data.format.parse().unwrap_or_default(),
+        field: config.data.field.clone(),
+        storage: crate::storage::storage(),
     }
+}
+
+/// How a text is read that is named on the command line: the format by its name, whatever the run's own text is.
+pub(crate) fn text_options(config: &Config) -> SourceOptions {
+    let (field, storage) = (config.data.field.clone(), crate::storage::storage());
+    SourceOptions { field, storage, ..SourceOptions::default() }
 }
 
 /// The model of a configuration over so many tokens.

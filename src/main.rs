@@ -14,6 +14,7 @@ mod launch;
 mod progress;
 mod resume;
 mod sampler;
+mod storage;
 mod train;
 mod verify;
 mod worker;

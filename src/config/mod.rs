@@ -65,6 +65,10 @@ pub(crate) struct Data {
     pub valid_fraction: f64,
     /// `chars`, `bytes`, `words`, or the path of a Hugging Face tokenizer.json.
     pub tokenizer: String,
+    /// What a file holds: `auto` (by its name), `text`, `jsonl` or `parquet`.
+    pub format: String,
+    /// The field of a JSON line, or the column of a Parquet file, that is the text.
+    pub field: String,
 }
 
 impl Default for Data {
@@ -78,6 +82,8 @@ impl Default for Data {
             max_bytes: None,
             valid_fraction: 0.1,
             tokenizer: "chars".into(),
+            format: "auto".into(),
+            field: "text".into(),
         }
     }
 }

@@ -12,3 +12,4 @@ mod faults;
 mod formats;
 mod netlab;
 mod program;
+mod sources;
