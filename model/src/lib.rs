@@ -40,7 +40,7 @@ pub use finite::{first_non_finite, first_non_finite_parameter};
 pub use kernels::{Isa, approximations};
 pub use language_model::LanguageModel;
 pub use layout::{CarryTensor, GradientLayout, ParameterLayout, TensorSpec};
-pub use optimizer::{GradientView, Optimizer, OptimizerConfig, Update};
+pub use optimizer::{AVERAGE, GradientView, Optimizer, OptimizerConfig, Update};
 pub use parameters::Parameters;
 pub use philox::philox4x32;
 pub use stopwatch::Stage;
