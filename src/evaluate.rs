@@ -57,6 +57,8 @@ struct Figures {
     bits_per_token: f64,
     /// Targets: every token but the first.
     tokens: u64,
+    /// Whether the weights are the average that the optimizer keeps, and not the last ones.
+    averaged: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
@@ -68,11 +70,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let threads = arguments.threads.map_or(cores, NonZero::get);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(Failure::failed)?;
     let losses = pool.install(|| evaluate(&mut model, &source, cut))?;
-    let figures = figures(text, &losses);
+    let figures = figures(text, &losses, model.averaged);
     if arguments.json {
         println!("{}", serde_json::to_string(&figures).map_err(Failure::failed)?);
     } else {
-        let Figures { text, loss, perplexity, bits_per_token, tokens } = figures;
+        let Figures { text, loss, perplexity, bits_per_token, tokens, .. } = figures;
         println!(
             "text            {text}\nloss            {loss:.6} nats a token\nperplexity      {perplexity:.4}"
         );
@@ -130,9 +132,9 @@ fn evaluate(model: &mut CheckpointModel, source: &TokenSource, cut: Cut) -> Resu
     Ok(sums)
 }
 
-fn figures(text: String, losses: &[LaneLoss]) -> Figures {
+fn figures(text: String, losses: &[LaneLoss], averaged: bool) -> Figures {
     let tokens: u64 = losses.iter().map(|l| l.tokens).sum();
     let loss = losses.iter().map(|l| l.sum).sum::<f64>() / tokens as f64;
     let (perplexity, bits_per_token) = (libm::exp(loss), loss / std::f64::consts::LN_2);
-    Figures { text, loss, perplexity, bits_per_token, tokens }
+    Figures { text, loss, perplexity, bits_per_token, tokens, averaged }
 }

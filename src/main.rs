@@ -11,6 +11,7 @@ mod failpoint;
 mod failure;
 mod generate;
 mod launch;
+mod learning;
 mod progress;
 mod resume;
 mod sampler;

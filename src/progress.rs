@@ -90,6 +90,9 @@ impl Observer for Progress {
                 self.line(&format!(
                     "validation  step {step}: loss {loss:.4}, perplexity {perplexity:.2}{mark}"
                 ));
+                if m.averaged_from == Some(step) {
+                    self.line(&format!("averaging   from step {step} on; evaluations use the average"));
+                }
             }
             Report::Test(m) => {
                 self.line(&format!(

@@ -108,6 +108,8 @@ fn stand(run: &Run, checkpoint: Option<&Checkpoint>, files: &Files, limits: &Lim
         step: record.step,
         clip_scale: record.clip_scale,
         learning_rate: record.learning_rate,
+        // When the validation after this very step began the average, the step itself is its first: the same bits.
+        averaged_from: saved.schedule.trigger.averaged_from,
     });
     let (schedule, carries) = (saved.schedule.clone(), saved.carries.to_vec());
     let checkpointed = checkpoint.map(|found| Step(found.state.step));

@@ -1,6 +1,6 @@
 //! What a configuration must keep, checked before anything is read or started.
 
-use super::{Config, ConfigError, Optimizer, ScheduleConfig};
+use super::{Config, ConfigError};
 
 /// Checks every value by itself and those that must go together.
 pub(crate) fn validate(config: &Config) -> Result<(), ConfigError> {
@@ -12,7 +12,12 @@ pub(crate) fn validate(config: &Config) -> Result<(), ConfigError> {
     check_schedule(config)
 }
 
-fn require(holds: bool, key: &'static str, found: impl ToString, expected: &str) -> Result<(), ConfigError> {
+pub(super) fn require(
+    holds: bool,
+    key: &'static str,
+    found: impl ToString,
+    expected: &str,
+) -> Result<(), ConfigError> {
     if holds {
         Ok(())
     } else {
@@ -98,23 +103,10 @@ fn check_rates(config: &Config) -> Result<(), ConfigError> {
         clip,
         "a finite number above 0, or 0 for no clip",
     )?;
-    if let Optimizer::Adam(adam) = &train.optimizer.0 {
-        require(
-            (0.0..1.0).contains(&adam.beta1),
-            "train.optimizer.beta1",
-            adam.beta1,
-            "at least 0 and below 1",
-        )?;
-        require(
-            (0.0..1.0).contains(&adam.beta2),
-            "train.optimizer.beta2",
-            adam.beta2,
-            "at least 0 and below 1",
-        )?;
-        let epsilon = adam.epsilon;
-        let fits = epsilon.is_finite() && epsilon >= 0.0;
-        require(fits, "train.optimizer.epsilon", epsilon, "a finite number that is not negative")?;
-    }
+    let clip = train.clip_value;
+    let fits = clip.is_finite() && clip >= 0.0;
+    require(fits, "train.clip_value", clip, "a finite number above 0, or 0 for no clip")?;
+    train.optimizer.0.validate(is_validated(config))?;
     if let Some(sample) = &config.sample {
         let t = sample.temperature;
         require(t.is_finite() && t >= 0.0, "sample.temperature", t, "a finite number that is not negative")?;
@@ -123,22 +115,12 @@ fn check_rates(config: &Config) -> Result<(), ConfigError> {
 }
 
 fn check_schedule(config: &Config) -> Result<(), ConfigError> {
-    let divisor = |divide: f64| {
-        require(divide.is_finite() && divide >= 1.0, "train.schedule.divide", divide, "at least 1")
-    };
-    match config.train.schedule.0 {
-        ScheduleConfig::Constant => Ok(()),
-        ScheduleConfig::Cosine { floor, .. } => {
-            require((0.0..=1.0).contains(&floor), "train.schedule.floor", floor, "0 to 1")
-        }
-        ScheduleConfig::Zaremba { divide, .. } => divisor(divide),
-        ScheduleConfig::Plateau { divide } => {
-            let validated = !config.data.valid.is_empty() || config.data.valid_fraction > 0.0;
-            let expected = "a validation text (data.valid or data.valid_fraction) to compare by";
-            require(validated, "train.schedule", "plateau without one", expected)?;
-            divisor(divide)
-        }
-    }
+    config.train.schedule.0.validate(is_validated(config), config.train.warmup)
+}
+
+/// Whether there is a validation text.
+fn is_validated(config: &Config) -> bool {
+    !config.data.valid.is_empty() || config.data.valid_fraction > 0.0
 }
 
 #[cfg(test)]

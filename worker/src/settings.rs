@@ -2,7 +2,7 @@
 
 use carousel_model::{ModelConfig, ModelError, OptimizerConfig};
 use carousel_proto::gradient::GradientLayout;
-use carousel_proto::v1::{ModelSettings, OptimizerSettings, RunSettings, optimizer_settings::Kind};
+use carousel_proto::v1::{self, ModelSettings, OptimizerSettings, RunSettings, optimizer_settings::Kind};
 
 /// What a worker knows of its run.
 #[derive(Clone, Debug)]
@@ -13,6 +13,8 @@ pub(crate) struct Settings {
     pub streams: u32,
     pub window: u32,
     pub lanes: u32,
+    /// Largest absolute value of a gradient's element.
+    pub clip_value: Option<f32>,
 }
 
 /// Settings that cannot be worked with.
@@ -64,13 +66,14 @@ impl TryFrom<RunSettings> for Settings {
     type Error = SettingsError;
 
     fn try_from(settings: RunSettings) -> Result<Self, SettingsError> {
-        let RunSettings { seed, streams, window, lanes, .. } = settings;
+        let RunSettings { seed, streams, window, lanes, clip_value, .. } = settings;
         if streams == 0 || window == 0 || lanes == 0 || lanes > streams {
             return Err(SettingsError::Sizes { streams, window, lanes });
         }
         let model = model_config(settings.model.ok_or(SettingsError::Missing("model"))?)?;
         let optimizer = optimizer_config(settings.optimizer.ok_or(SettingsError::Missing("optimizer"))?)?;
-        Ok(Self { seed, model, optimizer, streams, window, lanes })
+        let clip_value = (clip_value > 0.0).then_some(clip_value);
+        Ok(Self { seed, model, optimizer, streams, window, lanes, clip_value })
     }
 }
 
@@ -91,9 +94,25 @@ fn model_config(settings: ModelSettings) -> Result<ModelConfig, SettingsError> {
 
 fn optimizer_config(settings: OptimizerSettings) -> Result<OptimizerConfig, SettingsError> {
     Ok(match settings.kind.ok_or(SettingsError::Missing("optimizer"))? {
-        Kind::Sgd(_) => OptimizerConfig::Sgd,
-        Kind::Adam(adam) => {
-            OptimizerConfig::Adam { beta1: adam.beta1, beta2: adam.beta2, epsilon: adam.epsilon }
+        Kind::Sgd(v1::Sgd { weight_decay }) => OptimizerConfig::Sgd { weight_decay },
+        Kind::Momentum(v1::Momentum { momentum, nesterov, weight_decay }) => {
+            OptimizerConfig::Momentum { momentum, nesterov, weight_decay }
         }
+        Kind::Adam(v1::Adam { beta1, beta2, epsilon, weight_decay }) => {
+            OptimizerConfig::Adam { beta1, beta2, epsilon, weight_decay }
+        }
+        Kind::Adamw(v1::Adam { beta1, beta2, epsilon, weight_decay }) => {
+            OptimizerConfig::AdamW { beta1, beta2, epsilon, weight_decay }
+        }
+        Kind::Rmsprop(v1::RmsProp { alpha, epsilon, momentum, centered, weight_decay }) => {
+            OptimizerConfig::RmsProp { alpha, epsilon, momentum, centered, weight_decay }
+        }
+        Kind::Adagrad(v1::AdaGrad { lr_decay, initial_accumulator_value, epsilon, weight_decay }) => {
+            OptimizerConfig::AdaGrad { lr_decay, initial_accumulator_value, epsilon, weight_decay }
+        }
+        Kind::Asgd(v1::Asgd { lambd, alpha, t0, weight_decay }) => {
+            OptimizerConfig::Asgd { lambd, alpha, t0, weight_decay }
+        }
+        Kind::NtAsgd(v1::NtAsgd { weight_decay }) => OptimizerConfig::NtAsgd { weight_decay },
     })
 }

@@ -27,7 +27,7 @@ fn snapshot(step: u64) -> Snapshot {
     let count = |n: usize, from: f32| (0..n).map(|i| from + i as f32).collect::<Vec<f32>>();
     Snapshot {
         step,
-        schedule: ScheduleState { best_valid_loss: Some(1.25), divisions: 2 },
+        schedule: ScheduleState { best_valid_loss: Some(1.25), divisions: 2, ..ScheduleState::new() },
         sections: vec![Arc::new(count(9, 0.5)), Arc::new(count(9, -3.0))],
         carries: count(3 * 8, 100.0),
         valid_loss: None,

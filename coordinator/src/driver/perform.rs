@@ -95,8 +95,7 @@ impl Driver<'_> {
     fn reduce(&mut self, term: Term, step: Step) -> Result<(), RunError> {
         let plan = self.records.plan();
         let position = Position { step: step.0, epoch: plan.epoch_of(step.0), last_step: plan.last_step() };
-        let rate =
-            self.training.schedule.learning_rate(self.training.learning_rate, position, &self.schedule);
+        let rate = self.training.rate(position, 1.0, &self.schedule);
         let tokens = self.train_tokens(plan.window_of(step.0));
         self.step.reduce(self.training.clip_norm, rate);
         let result = self.step.result();
@@ -125,7 +124,8 @@ impl Driver<'_> {
         self.save_committed(term, step);
         reach(FailPoint::SAVED, step);
         let ReducedStep { clip_scale, learning_rate, .. } = *self.step.result();
-        let commit = v1::Commit { term: term.0, step: step.0, clip_scale, learning_rate };
+        let averaged_from = self.schedule.trigger.averaged_from;
+        let commit = v1::Commit { term: term.0, step: step.0, clip_scale, learning_rate, averaged_from };
         self.roster.commit(commit);
         self.last_commit = Some(commit);
         self.observer.observe(Report::Step(&metrics));
@@ -140,8 +140,10 @@ impl Driver<'_> {
             self.observer.observe(Report::Test(&metrics));
             return;
         }
-        let best = if scope == Scope::Scheduled { self.schedule.validated(loss) } else { false };
-        let metrics = self.records.valid((step, scope), (tokens, loss), seconds);
+        let scheduled = scope == Scope::Scheduled;
+        let best = scheduled && self.schedule.validated(loss, step.0, self.training.rules());
+        let averaged_from = self.schedule.trigger.averaged_from;
+        let metrics = self.records.valid((step, scope), (tokens, loss), (seconds, averaged_from));
         self.save_committed(self.records.term(), step);
         self.observer.observe(Report::Valid { metrics: &metrics, best });
     }

@@ -9,8 +9,8 @@ use crate::protocol::Fault;
 use crate::replica::lanes_of;
 
 impl Trainer {
-    /// Every window of a split, from carries of zero; losses are added window after window. After each the coordinator is
-    /// given a sign of life.
+    /// Every window of a split, from carries of zero, with the average of the weights where the optimizer keeps one; losses are
+    /// added window after window. After each the coordinator is given a sign of life.
     pub(super) fn evaluate(&mut self) -> Result<(), TrainerError> {
         let evaluate = self.inbox.evaluate;
         let lanes = evaluate.first_lane..evaluate.first_lane + evaluate.lanes;
@@ -18,6 +18,8 @@ impl Trainer {
         let width: usize = streams.iter().map(|lane| lane.streams).sum();
         let mut carries = vec![0.0; width * self.settings.model.carry_len()];
         let mut sums = vec![carousel_model::LaneLoss { tokens: 0, sum: 0.0 }; lanes.len()];
+        let replica = self.replica.as_ref().ok_or(Fault::NoReplica)?;
+        let averaged = replica.averaged(&self.settings)?;
         for index in 0..evaluate.windows {
             let tokens = self.window(evaluate.split(), index, &lanes)?;
             if index + 1 < evaluate.windows {
@@ -25,7 +27,8 @@ impl Trainer {
             }
             let window = self.model_window(&tokens, &streams, (0, 1));
             let replica = self.replica.as_ref().ok_or(Fault::NoReplica)?;
-            let losses = self.model.evaluate(&replica.parameters, &window, &mut carries)?;
+            let parameters = averaged.as_ref().unwrap_or(&replica.parameters);
+            let losses = self.model.evaluate(parameters, &window, &mut carries)?;
             for (sum, loss) in sums.iter_mut().zip(losses) {
                 sum.tokens += loss.tokens;
                 sum.sum += loss.sum;
