@@ -118,7 +118,8 @@ fn evaluate(model: &mut CheckpointModel, source: &TokenSource, cut: Cut) -> Resu
     let mut carries = vec![0.0; cut.streams * model.carry_floats];
     let mut sums = vec![LaneLoss { tokens: 0, sum: 0.0 }; cut.lanes];
     for window in 0..windows {
-        let request = WindowRequest { split: v1::Split::Valid.into(), window, first_lane: 0, lanes };
+        let request =
+            WindowRequest { split: v1::Split::Valid.into(), window, first_lane: 0, lanes, span: None };
         let reply = source.windows(&request).map_err(Failure::failed)?;
         let (inputs, targets) = (&reply.inputs[..], &reply.targets[..]);
         let window =

@@ -194,6 +194,8 @@ fn run_settings(config: &Config, model: &ModelConfig) -> RunSettings {
         window: config.train.window,
         lanes: config.train.lanes,
         clip_value: config.train.clip_value,
+        longest_window: learning::window_lengths(config).longest(),
+        accumulate: config.train.accumulate,
     }
 }
 

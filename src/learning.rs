@@ -1,6 +1,7 @@
 //! How a run learns: the `[train]` part of a configuration as the model, the workers and the coordinator want it.
 
 use carousel_coordinator::{Length, Schedule, Training, Unit};
+use carousel_corpus::{RandomWindow, WindowLengths};
 use carousel_model::OptimizerConfig;
 use carousel_proto::v1::{self, optimizer_settings::Kind};
 
@@ -23,12 +24,25 @@ pub(crate) fn training(config: &Config) -> Training {
         schedule: schedule(&train.schedule.0),
         warmup: train.warmup,
         nonmonotone,
+        windows: window_lengths(config),
+        accumulate: train.accumulate,
         clip_norm: (train.clip_norm > 0.0).then_some(train.clip_norm),
         evaluate_every: train.evaluate_every,
         checkpoint_every: train.checkpoint_every,
         keep_checkpoints: train.keep_checkpoints,
         digest_every: (config.cluster.digest_every > 0).then_some(config.cluster.digest_every),
     }
+}
+
+/// The lengths of the run's windows.
+pub(crate) fn window_lengths(config: &Config) -> WindowLengths {
+    let random = config.train.random_window.map(|random| RandomWindow {
+        probability: random.probability,
+        deviation: random.deviation,
+        minimum: random.minimum,
+        seed: config.seed,
+    });
+    WindowLengths { window: config.train.window, random }
 }
 
 fn schedule(schedule: &ScheduleConfig) -> Schedule {

@@ -28,9 +28,11 @@ mod corpus;
 mod error;
 mod expand;
 mod folder;
+mod philox;
 mod streams;
 mod text;
 mod tokenizer;
+mod windows;
 
 pub use config::{DataConfig, TokenizerConfig};
 pub use corpus::{Corpus, Split};
@@ -39,3 +41,4 @@ pub use expand::expand;
 pub use streams::{IGNORED, PlanError, StreamPlan};
 pub use text::read_text;
 pub use tokenizer::{DecodeStream, Tokenizer, TokenizerKind};
+pub use windows::{RandomWindow, Span, WindowLengths};

@@ -6,6 +6,7 @@ mod load;
 pub(crate) mod optimizer;
 mod schedule;
 mod validate;
+mod window;
 
 use std::path::PathBuf;
 
@@ -16,6 +17,7 @@ pub(crate) use load::{load, read_resolved};
 pub(crate) use optimizer::Optimizer;
 pub(crate) use schedule::{ScheduleConfig, Unit};
 pub(crate) use validate::validate;
+pub(crate) use window::RandomWindow;
 
 /// A configuration that cannot be used: each variant names the place, what was found and what was expected.
 #[derive(Debug, thiserror::Error)]
@@ -126,6 +128,11 @@ pub(crate) struct Train {
     pub streams: u32,
     /// Time steps of truncated backpropagation.
     pub window: u32,
+    /// Windows of random lengths about `window`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub random_window: Option<RandomWindow>,
+    /// Windows whose gradients are added for one update.
+    pub accumulate: u32,
     /// Fixed groups of streams: the most workers that can share a step.
     pub lanes: u32,
     /// Passes over the training text; or `steps`.
@@ -159,6 +166,8 @@ impl Default for Train {
         Self {
             streams: 32,
             window: 64,
+            random_window: None,
+            accumulate: 1,
             lanes: 4,
             epochs: None,
             steps: None,

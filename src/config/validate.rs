@@ -8,6 +8,7 @@ pub(crate) fn validate(config: &Config) -> Result<(), ConfigError> {
     check_model(config)?;
     check_sizes(config)?;
     check_length(config)?;
+    super::window::validate(&config.train)?;
     check_rates(config)?;
     check_schedule(config)
 }

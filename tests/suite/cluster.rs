@@ -32,6 +32,10 @@ const VARIANTS: &[&[&str]] = &[
         "train.learning_rate=0.5",
     ],
     &["train.clip_value=0.001"],
+    &["train.random_window={deviation=2.0,minimum=3}", "train.epochs=2"],
+    &["train.accumulate=3", "train.epochs=2"],
+    &["train.accumulate=2", "model.tied=true", "model.embedding=13", "train.lanes=5"],
+    &["train.random_window={probability=0.5,deviation=3.0}", "train.accumulate=2", "train.steps=40"],
 ];
 
 /// Averaging begins in the middle: the rate is so high that validations get worse.

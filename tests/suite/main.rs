@@ -10,5 +10,6 @@ mod data;
 mod durability;
 mod faults;
 mod formats;
+mod learning;
 mod netlab;
 mod program;

@@ -4,7 +4,7 @@ mod keeping;
 mod saving;
 
 use super::*;
-use crate::plan::{Length, RunPlan};
+use crate::plan::{Epochs, Length, RunPlan};
 use crate::replica::{ReplicaLayout, TensorShape};
 use std::fs;
 use std::path::Path;
@@ -37,7 +37,7 @@ fn snapshot(step: u64) -> Snapshot {
 fn context() -> Context {
     let plan = RunPlan {
         lanes: 1,
-        windows_per_epoch: 4,
+        epochs: Epochs::Even { updates: 4 },
         length: Length::Epochs(2),
         evaluate_every: None,
         checkpoint_every: None,

@@ -1,6 +1,6 @@
 //! Losses of a whole split, forward only.
 
-use carousel_proto::v1::{EvaluationReport, Progress, from_worker::Message};
+use carousel_proto::v1::{EvaluationReport, Progress, WindowSpan, from_worker::Message};
 
 use super::step::lane_losses;
 use super::{Trainer, TrainerError};
@@ -21,11 +21,13 @@ impl Trainer {
         let replica = self.replica.as_ref().ok_or(Fault::NoReplica)?;
         let averaged = replica.averaged(&self.settings)?;
         for index in 0..evaluate.windows {
-            let tokens = self.window(evaluate.split(), index, &lanes)?;
+            let steps = self.settings.window;
+            let span = |index: u64| WindowSpan { start: index * u64::from(steps), steps };
+            let tokens = self.window(evaluate.split(), span(index), &lanes)?;
             if index + 1 < evaluate.windows {
-                self.link.tokens.fetch_ahead(evaluate.split(), index + 1, &lanes);
+                self.link.tokens.fetch_ahead(evaluate.split(), span(index + 1), &lanes);
             }
-            let window = self.model_window(&tokens, &streams, (0, 1));
+            let window = self.model_window((&tokens, steps), &streams, (0, 1));
             let replica = self.replica.as_ref().ok_or(Fault::NoReplica)?;
             let parameters = averaged.as_ref().unwrap_or(&replica.parameters);
             let losses = self.model.evaluate(parameters, &window, &mut carries)?;
