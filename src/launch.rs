@@ -163,6 +163,7 @@ pub(crate) fn model_config(config: &Config, vocabulary: usize) -> Result<ModelCo
         tied: model.tied,
         dropout: model.dropout,
         init: model.init,
+        ..ModelConfig::default()
     };
     made.validate()?;
     Ok(made)
@@ -239,7 +240,7 @@ fn replica_layout(config: &Config, model: &ModelConfig) -> Result<ReplicaLayout,
     Ok(ReplicaLayout {
         parameters: parameters.tensors.iter().map(|t| shape(&t.name, t.shape.clone())).collect(),
         optimizer_state: states.state().iter().map(|(name, _)| (*name).into()).collect(),
-        carry: carry.iter().map(|t| shape(t.name, vec![t.layers, t.hidden])).collect(),
+        carry: carry.iter().map(|t| shape(&t.name, vec![t.layers, t.hidden])).collect(),
         gradient: GradientLayout {
             dense: gradient.dense_len,
             dense_offset: gradient.dense_offset,

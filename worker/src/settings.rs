@@ -84,6 +84,7 @@ fn model_config(settings: ModelSettings) -> Result<ModelConfig, SettingsError> {
         tied: settings.tied,
         dropout: settings.dropout,
         init: settings.init,
+        ..ModelConfig::default()
     };
     config.validate()?;
     Ok(config)
