@@ -5,7 +5,7 @@ use std::num::NonZero;
 use std::path::PathBuf;
 
 use carousel_coordinator::{Cut, Splits, TokenSource};
-use carousel_corpus::{Corpus, Split, read_text};
+use carousel_corpus::{Corpus, SourceOptions, Split, read_text};
 use carousel_model::{LaneLoss, LaneStreams, Window};
 use carousel_proto::lane_streams;
 use carousel_proto::v1::{self, WindowRequest};
@@ -90,7 +90,7 @@ fn filler(cut: Cut) -> Vec<u32> {
 
 fn tokens(arguments: &Arguments, model: &CheckpointModel) -> Result<(String, Vec<u32>), Failure> {
     if let Some(path) = &arguments.text {
-        let text = read_text("--text", std::slice::from_ref(path), &[], None)?;
+        let text = read_text("--text", std::slice::from_ref(path), &SourceOptions::default())?;
         return Ok((path.display().to_string(), model.tokenizer.encode(&text)?));
     }
     let (split, name) = match arguments.split {

@@ -149,6 +149,7 @@ pub(crate) fn data_config(config: &Config) -> DataConfig {
         max_bytes: config.data.max_bytes,
         valid_fraction: config.data.valid_fraction,
         tokenizer,
+        ..DataConfig::default()
     }
 }
 
