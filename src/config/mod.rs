@@ -3,6 +3,7 @@
 
 mod choice;
 mod load;
+mod sample;
 mod validate;
 
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use choice::{KindOr, OneOrMany};
 pub(crate) use load::{load, read_resolved};
+pub(crate) use sample::Sample;
 pub(crate) use validate::validate;
 
 /// A configuration that cannot be used: each variant names the place, what was found and what was expected.
@@ -239,20 +241,4 @@ pub(crate) enum Exchange {
     Mesh,
     /// Through the coordinator.
     Star,
-}
-
-/// `[sample]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct Sample {
-    pub prompt: String,
-    pub tokens: u64,
-    pub temperature: f64,
-    pub seed: u64,
-}
-
-impl Default for Sample {
-    fn default() -> Self {
-        Self { prompt: "\n".into(), tokens: 400, temperature: 0.8, seed: 1 }
-    }
 }

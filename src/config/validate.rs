@@ -1,6 +1,6 @@
 //! What a configuration must keep, checked before anything is read or started.
 
-use super::{Config, ConfigError, Optimizer, ScheduleConfig};
+use super::{Config, ConfigError, Optimizer, Sample, ScheduleConfig};
 
 /// Checks every value by itself and those that must go together.
 pub(crate) fn validate(config: &Config) -> Result<(), ConfigError> {
@@ -115,11 +115,7 @@ fn check_rates(config: &Config) -> Result<(), ConfigError> {
         let fits = epsilon.is_finite() && epsilon >= 0.0;
         require(fits, "train.optimizer.epsilon", epsilon, "a finite number that is not negative")?;
     }
-    if let Some(sample) = &config.sample {
-        let t = sample.temperature;
-        require(t.is_finite() && t >= 0.0, "sample.temperature", t, "a finite number that is not negative")?;
-    }
-    Ok(())
+    config.sample.as_ref().map_or(Ok(()), Sample::validate)
 }
 
 fn check_schedule(config: &Config) -> Result<(), ConfigError> {
@@ -179,6 +175,13 @@ mod tests {
             ("train.schedule.floor", |c| {
                 c.train.schedule = KindOr(ScheduleConfig::Cosine { warmup: 0, floor: 2.0 })
             }),
+            ("sample.temperature", |c| c.sample = Some(Sample { temperature: -1.0, ..Sample::default() })),
+            ("sample.top_p", |c| c.sample = Some(Sample { top_p: 0.0, ..Sample::default() })),
+            ("sample.repetition_penalty", |c| {
+                c.sample = Some(Sample { repetition_penalty: 0.0, ..Sample::default() })
+            }),
+            ("sample.stop", |c| c.sample = Some(Sample { stop: vec![String::new()], ..Sample::default() })),
+            ("sample.samples", |c| c.sample = Some(Sample { samples: 0, ..Sample::default() })),
             ("cluster.workers", |c| c.cluster.workers = 0),
             ("cluster.threads", |c| c.cluster.threads = 0),
         ];
