@@ -166,35 +166,35 @@ impl DynamicEvaluation {
         let offset = layout.dense_offset;
         let (embedding, weights) = self.current.as_mut_slice().split_at_mut(offset);
         weights.par_chunks_mut(CHUNK).zip(dense.par_chunks(CHUNK)).enumerate().for_each(|(at, (w, g))| {
-            pace.step(offset + at * CHUNK, (w, trained), Some(g));
+            pace.step(offset + at * CHUNK, (w, trained), g);
         });
         self.touched.extend(rows.iter());
         let width = layout.row_width;
+        let none = vec![0.0; width];
         for &row in &self.touched {
             let start = row as usize * width;
-            let found = rows.binary_search(&row).ok();
-            let g = found.map(|at| &row_values[at * width..(at + 1) * width]);
+            let found = rows.binary_search(&row);
+            let g = found.map_or(&none[..], |at| &row_values[at * width..(at + 1) * width]);
             pace.step(start, (&mut embedding[start..start + width], trained), g);
         }
     }
 }
 
 impl Pace {
-    /// Moves the weights from parameter `start` on; without a gradient they only fall back.
-    fn step(&self, start: usize, (weights, trained): (&mut [f32], &[f32]), gradient: Option<&[f32]>) {
+    /// Moves the weights from parameter `start` on by as many gradients.
+    fn step(&self, start: usize, (weights, trained): (&mut [f32], &[f32]), gradient: &[f32]) {
         let range = start..start + weights.len();
         let moved = |w: f32, t: f32, g: f32, rate: f32, decay: f32| w + (decay * (t - w) - rate * g);
-        let of = |at: usize| gradient.map_or(0.0, |gradient| gradient[at]);
-        let weights = weights.iter_mut().zip(&trained[range.clone()]).enumerate();
+        let weights = weights.iter_mut().zip(&trained[range.clone()]).zip(gradient);
         match self {
             Self::Same { rate, decay } => {
-                weights.for_each(|(at, (w, &t))| *w = moved(*w, t, of(at), *rate, *decay));
+                weights.for_each(|((w, &t), &g)| *w = moved(*w, t, g, *rate, *decay))
             }
             Self::Each { rates, decays } => {
                 let pace = rates[range.clone()].iter().zip(&decays[range]);
-                weights.zip(pace).for_each(|((at, (w, &t)), (&rate, &decay))| {
-                    *w = moved(*w, t, of(at), rate, decay);
-                });
+                weights
+                    .zip(pace)
+                    .for_each(|(((w, &t), &g), (&rate, &decay))| *w = moved(*w, t, g, rate, decay));
             }
         }
     }

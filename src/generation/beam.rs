@@ -72,7 +72,10 @@ pub(super) fn write(
     let tokenizer = model.tokenizer.clone();
     let mut job = 0;
     for prompt in prompts {
-        let stop = |tokens: &[u32]| text_after(&tokenizer, prompt, tokens, &settings.stops).1;
+        let stop = |tokens: &[u32]| match &settings.stops[..] {
+            [] => None,
+            stops => text_after(&tokenizer, prompt, tokens, stops).1,
+        };
         let longest = usize::try_from(settings.tokens).unwrap_or(usize::MAX);
         let search = Search { options, longest, stop: &stop, interrupted };
         let mut carries = vec![vec![0.0; model.carry_floats]];

@@ -138,7 +138,7 @@ fn the_rms_rule_with_statistics_of_the_training_text_follows_its_equations() {
 }
 
 #[test]
-fn threads_and_streams_side_by_side_change_no_bit() {
+fn threads_change_no_bit() {
     let text = tokens(38, 1);
     let losses = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
