@@ -89,7 +89,8 @@ pub(crate) fn synthetic(
     Ok(Prepared { config, run })
 }
 
-fn run_of(
+/// A run of checked parts, as the configuration says.
+pub(crate) fn run_of(
     config: &Config,
     model: &ModelConfig,
     tokens: TokenSource,

@@ -7,6 +7,7 @@ mod load;
 pub(crate) mod optimizer;
 mod regularisation;
 mod schedule;
+mod sample;
 mod validate;
 mod window;
 
@@ -20,6 +21,7 @@ pub(crate) use load::{load, read_resolved};
 pub(crate) use optimizer::Optimizer;
 pub(crate) use regularisation::Widths;
 pub(crate) use schedule::{ScheduleConfig, Unit};
+pub(crate) use sample::Sample;
 pub(crate) use validate::validate;
 pub(crate) use window::RandomWindow;
 
@@ -248,20 +250,4 @@ pub(crate) enum Exchange {
     Mesh,
     /// Through the coordinator.
     Star,
-}
-
-/// `[sample]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct Sample {
-    pub prompt: String,
-    pub tokens: u64,
-    pub temperature: f64,
-    pub seed: u64,
-}
-
-impl Default for Sample {
-    fn default() -> Self {
-        Self { prompt: "\n".into(), tokens: 400, temperature: 0.8, seed: 1 }
-    }
 }

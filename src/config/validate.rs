@@ -1,7 +1,7 @@
 //! What a configuration must keep, checked before anything is read or started.
 
 use super::regularisation::{check_regularisation, check_widths};
-use super::{Config, ConfigError, initialisation::check_forget_bias};
+use super::{Config, ConfigError, Sample, initialisation::check_forget_bias};
 
 /// Checks every value by itself and those that must go together.
 pub(crate) fn validate(config: &Config) -> Result<(), ConfigError> {
@@ -107,11 +107,7 @@ fn check_rates(config: &Config) -> Result<(), ConfigError> {
     let fits = clip.is_finite() && clip >= 0.0;
     require(fits, "train.clip_value", clip, "a finite number above 0, or 0 for no clip")?;
     train.optimizer.0.validate(is_validated(config))?;
-    if let Some(sample) = &config.sample {
-        let t = sample.temperature;
-        require(t.is_finite() && t >= 0.0, "sample.temperature", t, "a finite number that is not negative")?;
-    }
-    Ok(())
+    config.sample.as_ref().map_or(Ok(()), Sample::validate)
 }
 
 fn check_schedule(config: &Config) -> Result<(), ConfigError> {
@@ -178,6 +174,13 @@ mod tests {
             ("train.schedule.floor", |c| {
                 c.train.schedule = KindOr(ScheduleConfig::Cosine { warmup: 0, floor: 2.0 })
             }),
+            ("sample.temperature", |c| c.sample = Some(Sample { temperature: -1.0, ..Sample::default() })),
+            ("sample.top_p", |c| c.sample = Some(Sample { top_p: 0.0, ..Sample::default() })),
+            ("sample.repetition_penalty", |c| {
+                c.sample = Some(Sample { repetition_penalty: 0.0, ..Sample::default() })
+            }),
+            ("sample.stop", |c| c.sample = Some(Sample { stop: vec![String::new()], ..Sample::default() })),
+            ("sample.samples", |c| c.sample = Some(Sample { samples: 0, ..Sample::default() })),
             ("cluster.workers", |c| c.cluster.workers = 0),
             ("cluster.threads", |c| c.cluster.threads = 0),
         ];
