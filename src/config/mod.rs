@@ -6,8 +6,8 @@ mod initialisation;
 mod load;
 pub(crate) mod optimizer;
 mod regularisation;
-mod schedule;
 mod sample;
+mod schedule;
 mod validate;
 mod window;
 
@@ -20,8 +20,8 @@ pub(crate) use initialisation::{Init, NumberOrKind, Range};
 pub(crate) use load::{load, read_resolved};
 pub(crate) use optimizer::Optimizer;
 pub(crate) use regularisation::Widths;
-pub(crate) use schedule::{ScheduleConfig, Unit};
 pub(crate) use sample::Sample;
+pub(crate) use schedule::{ScheduleConfig, Unit};
 pub(crate) use validate::validate;
 pub(crate) use window::RandomWindow;
 

@@ -11,7 +11,7 @@ mod durability;
 mod evaluation;
 mod faults;
 mod formats;
-mod learning;
 mod generation;
+mod learning;
 mod netlab;
 mod program;
