@@ -163,6 +163,7 @@ pub(crate) fn model_config(config: &Config, vocabulary: usize) -> Result<ModelCo
         tied: model.tied,
         dropout: model.dropout,
         init: model.init,
+        softmax: model.softmax.0.of_model(),
     };
     made.validate()?;
     Ok(made)
@@ -218,6 +219,7 @@ fn run_settings(config: &Config, model: &ModelConfig) -> RunSettings {
         tied: model.tied,
         dropout: model.dropout,
         init: model.init,
+        softmax: config::softmax_on_the_wire(&model.softmax),
     };
     RunSettings {
         seed: config.seed,
@@ -243,8 +245,9 @@ fn replica_layout(config: &Config, model: &ModelConfig) -> Result<ReplicaLayout,
         gradient: GradientLayout {
             dense: gradient.dense_len,
             dense_offset: gradient.dense_offset,
-            rows: model.vocabulary,
+            rows: gradient.rows,
             width: gradient.row_width,
+            most_rows: model.most_touched_rows(config.train.streams as usize * config.train.window as usize),
             rows_fold_into: gradient.rows_fold_into,
         },
     })

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::{ModelError, layout::ParameterLayout};
+use crate::{ModelError, Softmax, layout::ParameterLayout};
 
 /// Which recurrent cell the layers are made of. Each has its own file under `cells/` with its equations and their source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -97,6 +97,8 @@ pub struct ModelConfig {
     pub dropout: f32,
     /// Parameters start uniform in [-init, init).
     pub init: f32,
+    /// What the last layer's output goes through.
+    pub softmax: Softmax,
 }
 
 impl Default for ModelConfig {
@@ -111,6 +113,7 @@ impl Default for ModelConfig {
             tied: false,
             dropout: 0.0,
             init: 0.1,
+            softmax: Softmax::Full,
         }
     }
 }
@@ -142,6 +145,7 @@ impl ModelConfig {
         if self.vocabulary > u32::MAX as usize {
             return Err(ModelError::TooLarge("vocabulary".into()));
         }
+        self.softmax.validate(self)?;
         ParameterLayout::checked(self).map(|_| ())
     }
 

@@ -2,6 +2,8 @@
 
 use thiserror::Error;
 
+use crate::SoftmaxError;
+
 /// Why a model, a window or an optimizer state was refused. Nothing was computed, no argument was changed.
 #[derive(Debug, Clone, PartialEq, Error)]
 #[non_exhaustive]
@@ -26,6 +28,9 @@ pub enum ModelError {
     /// The half width of the uniform initial distribution.
     #[error("model.init must be finite and not negative, found {0}")]
     Init(f32),
+    /// The softmax does not fit the model.
+    #[error(transparent)]
+    Softmax(#[from] SoftmaxError),
     /// A name of a cell that does not exist.
     #[error(
         "unknown cell {0:?}: expected lstm, rnn_tanh, rnn_relu, gru, lstm_no_forget, lstm_peephole or lstm_coupled"

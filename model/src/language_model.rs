@@ -9,6 +9,7 @@ use crate::{
     dense_parts::{DenseParts, FinishedPart, part_ranges},
     dropout::Dropout,
     embedding,
+    head::{Aim, Head},
     kernels::{Context, Isa, Lane, Lanes, Panels, Scratch, with_team},
     layer::LayerTape,
     layout::{GradientLayout, ParameterLayout},
@@ -49,6 +50,7 @@ impl LanguageModel {
         let tapes = Tapes {
             layers: (0..config.layers).map(|_| LayerTape::default()).collect(),
             inputs: (0..=config.layers).map(|_| Panels::default()).collect(),
+            head: Head::new(&config),
             ..Tapes::default()
         };
         Ok(Self {
@@ -153,6 +155,7 @@ impl LanguageModel {
             config: &self.config,
             parameters,
             window,
+            aim: Aim::Train,
             dropout,
             tapes: &mut self.tapes,
             watch: Stopwatch::start(),
@@ -167,12 +170,14 @@ impl LanguageModel {
         self.watch = pass.watch;
     }
 
-    /// The embedding's gradient of one group, after a pass.
+    /// The touched rows of one group, after a pass: the embedding's, and with a sampled softmax the decoder's.
     fn row_gradients(&mut self, window: &Window<'_>, group: &Range<usize>) -> (Vec<u32>, Vec<f32>) {
         let (gradient, width) = (&self.tapes.input_gradient, self.config.embedding);
-        let rows = embedding::row_gradients(gradient, width, window.inputs, window.lanes, group.clone());
+        let (mut rows, mut values) =
+            embedding::row_gradients(gradient, width, window.inputs, window.lanes, group.clone());
+        self.tapes.head.append_rows(&self.config, (window, group), (&mut rows, &mut values));
         self.watch.lap(Stage::EmbeddingGradient);
-        rows
+        (rows, values)
     }
 
     /// Forward alone, without dropout: each lane's loss, and `carries` moved on as by [`Self::gradients`].
@@ -186,7 +191,7 @@ impl LanguageModel {
         carries: &mut [f32],
     ) -> Result<Vec<LaneLoss>, ModelError> {
         self.check(parameters, window, carries)?;
-        self.forward(parameters, window, carries);
+        self.forward(Aim::Evaluate, parameters, window, carries);
         Ok(self.tapes.head.lane_losses(window))
     }
 
@@ -215,9 +220,9 @@ impl LanguageModel {
             step_tokens: 0,
         };
         self.check(parameters, &window, carries)?;
-        self.forward(parameters, &window, carries);
+        self.forward(Aim::Predict, parameters, &window, carries);
         for (row, logits) in logits.chunks_exact_mut(self.config.vocabulary).enumerate() {
-            self.tapes.head.logits().get_row(row, logits);
+            self.tapes.head.copy_logits(row, logits);
         }
         Ok(())
     }
@@ -238,9 +243,10 @@ impl LanguageModel {
     }
 
     /// Forward without dropout, with the rows' losses.
-    fn forward(&mut self, parameters: &Parameters, window: &Window<'_>, carries: &mut [f32]) {
+    fn forward(&mut self, aim: Aim, parameters: &Parameters, window: &Window<'_>, carries: &mut [f32]) {
         let (config, tapes) = (&self.config, &mut self.tapes);
-        let mut pass = Pass { config, parameters, window, dropout: None, tapes, watch: Stopwatch::start() };
+        let (dropout, watch) = (None, Stopwatch::start());
+        let mut pass = Pass { config, parameters, window, aim, dropout, tapes, watch };
         let (isa, scratch) = (self.isa, &self.scratch);
         with_team(|team| {
             let ctx = Context { team, isa, scratch };

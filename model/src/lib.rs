@@ -37,6 +37,7 @@ pub use config::{Cell, ModelConfig};
 pub use dense_parts::FinishedPart;
 pub use error::ModelError;
 pub use finite::{first_non_finite, first_non_finite_parameter};
+pub use head::{Softmax, SoftmaxError};
 pub use kernels::{Isa, approximations};
 pub use language_model::LanguageModel;
 pub use layout::{CarryTensor, GradientLayout, ParameterLayout, TensorSpec};

@@ -7,7 +7,7 @@ use crate::{
     dense_parts::DenseParts,
     dropout::Dropout,
     embedding,
-    head::Head,
+    head::{Aim, Head},
     kernels::{Context, Lanes, PackedRight, Panels, View, pack_right},
     layer::{Layer, LayerTape, PackedWeights},
     stopwatch::{Stage, Stopwatch},
@@ -31,6 +31,7 @@ pub(crate) struct Pass<'a> {
     pub(crate) config: &'a ModelConfig,
     pub(crate) parameters: &'a Parameters,
     pub(crate) window: &'a Window<'a>,
+    pub(crate) aim: Aim,
     pub(crate) dropout: Option<Dropout<'a>>,
     pub(crate) tapes: &'a mut Tapes,
     pub(crate) watch: Stopwatch,
@@ -72,7 +73,8 @@ impl Pass<'_> {
         let Tapes { layers, inputs, head, .. } = &mut *self.tapes;
         let hidden = input_view(inputs, layers, self.config.layers, self.dropout.is_some(), rows);
         self.watch.lap(Stage::Embedding);
-        head.forward(ctx, self.config, self.parameters, hidden);
+        let model = (self.config, self.parameters);
+        head.forward(ctx, model, (self.window, self.aim), hidden);
         self.watch.lap(Stage::Logits);
     }
 

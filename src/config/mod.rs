@@ -3,6 +3,7 @@
 
 mod choice;
 mod load;
+mod softmax;
 mod validate;
 
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use choice::{KindOr, OneOrMany};
 pub(crate) use load::{load, read_resolved};
+pub(crate) use softmax::{SoftmaxConfig, on_the_wire as softmax_on_the_wire};
 pub(crate) use validate::validate;
 
 /// A configuration that cannot be used: each variant names the place, what was found and what was expected.
@@ -98,6 +100,7 @@ pub(crate) struct Model {
     pub dropout: f32,
     /// Weights start uniform in (-init, init).
     pub init: f32,
+    pub softmax: KindOr<SoftmaxConfig>,
 }
 
 impl Default for Model {
@@ -110,6 +113,7 @@ impl Default for Model {
             tied: false,
             dropout: 0.0,
             init: 0.08,
+            softmax: KindOr(SoftmaxConfig::Full),
         }
     }
 }

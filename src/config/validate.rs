@@ -6,13 +6,19 @@ use super::{Config, ConfigError, Optimizer, ScheduleConfig};
 pub(crate) fn validate(config: &Config) -> Result<(), ConfigError> {
     check_data(config)?;
     check_model(config)?;
+    super::softmax::check(config)?;
     check_sizes(config)?;
     check_length(config)?;
     check_rates(config)?;
     check_schedule(config)
 }
 
-fn require(holds: bool, key: &'static str, found: impl ToString, expected: &str) -> Result<(), ConfigError> {
+pub(super) fn require(
+    holds: bool,
+    key: &'static str,
+    found: impl ToString,
+    expected: &str,
+) -> Result<(), ConfigError> {
     if holds {
         Ok(())
     } else {

@@ -1,8 +1,10 @@
 //! The run's settings as they come over the wire, checked and turned into the model's own types.
 
-use carousel_model::{ModelConfig, ModelError, OptimizerConfig};
+use carousel_model::{ModelConfig, ModelError, OptimizerConfig, Softmax};
 use carousel_proto::gradient::GradientLayout;
-use carousel_proto::v1::{ModelSettings, OptimizerSettings, RunSettings, optimizer_settings::Kind};
+use carousel_proto::v1::{
+    ModelSettings, OptimizerSettings, RunSettings, model_settings, optimizer_settings::Kind,
+};
 
 /// What a worker knows of its run.
 #[derive(Clone, Debug)]
@@ -46,8 +48,9 @@ impl Settings {
         GradientLayout {
             dense: layout.dense_len,
             dense_offset: layout.dense_offset,
-            rows: self.model.vocabulary,
+            rows: layout.rows,
             width: layout.row_width,
+            most_rows: self.model.most_touched_rows(self.streams as usize * self.window as usize),
             rows_fold_into: layout.rows_fold_into,
         }
     }
@@ -55,8 +58,7 @@ impl Settings {
     /// No gradient of the run, and no slice of one, is larger.
     pub(crate) fn most_gradient_bytes(&self) -> u64 {
         let layout = self.gradient_layout();
-        let rows = (u64::from(self.streams) * u64::from(self.window)).min(layout.rows as u64);
-        4 * (layout.dense as u64 + rows * layout.width as u64)
+        4 * (layout.dense as u64 + layout.most_rows as u64 * layout.width as u64)
     }
 }
 
@@ -84,9 +86,24 @@ fn model_config(settings: ModelSettings) -> Result<ModelConfig, SettingsError> {
         tied: settings.tied,
         dropout: settings.dropout,
         init: settings.init,
+        softmax: softmax(settings.softmax),
     };
     config.validate()?;
     Ok(config)
+}
+
+fn softmax(settings: Option<model_settings::Softmax>) -> Softmax {
+    match settings {
+        None => Softmax::Full,
+        Some(model_settings::Softmax::Adaptive(adaptive)) => Softmax::Adaptive {
+            cutoffs: adaptive.cutoffs.into_iter().map(|cutoff| cutoff as usize).collect(),
+            div_value: adaptive.div_value,
+            head_bias: adaptive.head_bias,
+        },
+        Some(model_settings::Softmax::Sampled(sampled)) => {
+            Softmax::Sampled { samples: sampled.samples as usize }
+        }
+    }
 }
 
 fn optimizer_config(settings: OptimizerSettings) -> Result<OptimizerConfig, SettingsError> {

@@ -1,7 +1,7 @@
 //! Gradients against differences of the loss, at odd sizes: every cell, tied weights, dropout, ignored targets.
 
 use carousel_model::{
-    Cell, IGNORED_TARGET, LaneStreams, LanguageModel, ModelConfig, Parameters, Window, philox4x32,
+    Cell, IGNORED_TARGET, LaneStreams, LanguageModel, ModelConfig, Parameters, Softmax, Window, philox4x32,
 };
 
 const STEPS: usize = 5;
@@ -104,21 +104,56 @@ fn gradients_are_slopes() {
                 tied,
                 dropout,
                 init: 0.4,
+                ..ModelConfig::default()
             };
             // With this seed no rectifier is so near its kink that a step crosses it.
             let parameters = Parameters::initial(&config, 2);
-            let mut case = Case::new(config);
-            let (_, gradient) = case.compute(&parameters);
-            for tensor in 0..parameters.layout().tensors.len() {
-                let name = &parameters.layout().tensors[tensor].name;
-                let (measured, computed) = case.slopes(&parameters, tensor, &gradient);
-                let off = (measured - computed).abs();
-                let relative = if cell == Cell::RnnRelu { 1e-2 } else { 2e-3 };
-                assert!(
-                    off <= relative * computed.abs() + 2e-5,
-                    "{cell}, tied {tied}: {name}: {measured} measured, {computed} computed"
-                );
-            }
+            check(Case::new(config), &parameters);
         }
+    }
+}
+
+#[test]
+fn gradients_are_slopes_under_every_softmax() {
+    let adaptive = |cutoffs: &[usize], head_bias| Softmax::Adaptive {
+        cutoffs: cutoffs.to_vec(),
+        div_value: 2.0,
+        head_bias,
+    };
+    let softmaxes = [
+        adaptive(&[4], true),
+        adaptive(&[3, 11], false),
+        adaptive(&[], true),
+        Softmax::Sampled { samples: 5 },
+    ];
+    for softmax in softmaxes {
+        let embedding = if matches!(softmax, Softmax::Sampled { .. }) { 17 } else { 5 };
+        let config = ModelConfig {
+            vocabulary: 19,
+            embedding,
+            hidden: 17,
+            dropout: 0.4,
+            init: 0.4,
+            softmax,
+            ..ModelConfig::default()
+        };
+        let parameters = Parameters::initial(&config, 2);
+        check(Case::new(config), &parameters);
+    }
+}
+
+fn check(mut case: Case, parameters: &Parameters) {
+    let ModelConfig { cell, tied, softmax, .. } = case.config.clone();
+    let (_, gradient) = case.compute(parameters);
+    for tensor in 0..parameters.layout().tensors.len() {
+        let name = &parameters.layout().tensors[tensor].name;
+        let (measured, computed) = case.slopes(parameters, tensor, &gradient);
+        let off = (measured - computed).abs();
+        let relative = if cell == Cell::RnnRelu { 1e-2 } else { 2e-3 };
+        assert!(
+            off <= relative * computed.abs() + 2e-5,
+            "{cell}, tied {tied}, {softmax:?}: {name}: {measured} measured, {computed} computed"
+        );
+        assert!(computed != 0.0, "{softmax:?}: {name} has a gradient");
     }
 }

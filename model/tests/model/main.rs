@@ -8,4 +8,5 @@ mod equal_bits;
 mod golden;
 mod optimizers;
 mod refusals;
+mod softmaxes;
 mod support;
