@@ -168,6 +168,7 @@ pub(crate) fn model_config(config: &Config, vocabulary: usize) -> Result<ModelCo
         initialisation: model.init.0.rule(),
         forget_bias: model.forget_bias,
         regularisation: model.regularisation(),
+        softmax: model.softmax.0.of_model(),
         ..ModelConfig::default()
     }
     .with_widths(&model.hidden.widths());
@@ -195,6 +196,7 @@ fn run_settings(config: &Config, model: &ModelConfig) -> RunSettings {
         regularisation: Some(regularisation(&model.regularisation)),
         initialisation: model.initialisation.to_string(),
         forget_bias: model.forget_bias,
+        softmax: config::softmax_on_the_wire(&model.softmax),
     };
     RunSettings {
         seed: config.seed,
@@ -223,6 +225,12 @@ fn regularisation(of: &carousel_model::Regularisation) -> v1::Regularisation {
     }
 }
 
+/// No step touches more rows.
+fn most_touched_rows(config: &Config, model: &ModelConfig) -> usize {
+    let positions = config.train.streams as usize * learning::window_lengths(config).longest() as usize;
+    model.most_touched_rows(positions, config.train.accumulate as usize)
+}
+
 /// Names and shapes for a coordinator that knows no model.
 fn replica_layout(config: &Config, model: &ModelConfig) -> Result<ReplicaLayout, Failure> {
     let parameters = model.parameter_layout();
@@ -237,8 +245,9 @@ fn replica_layout(config: &Config, model: &ModelConfig) -> Result<ReplicaLayout,
         gradient: GradientLayout {
             dense: gradient.dense_len,
             dense_offset: gradient.dense_offset,
-            rows: model.vocabulary,
+            rows: gradient.rows,
             width: gradient.row_width,
+            most_rows: most_touched_rows(config, model),
             rows_fold_into: gradient.rows_fold_into,
         },
     })

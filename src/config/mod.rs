@@ -8,6 +8,7 @@ pub(crate) mod optimizer;
 mod regularisation;
 mod sample;
 mod schedule;
+mod softmax;
 mod validate;
 mod window;
 
@@ -22,6 +23,7 @@ pub(crate) use optimizer::Optimizer;
 pub(crate) use regularisation::Widths;
 pub(crate) use sample::Sample;
 pub(crate) use schedule::{ScheduleConfig, Unit};
+pub(crate) use softmax::{SoftmaxConfig, on_the_wire as softmax_on_the_wire};
 pub(crate) use validate::validate;
 pub(crate) use window::RandomWindow;
 
@@ -133,6 +135,8 @@ pub(crate) struct Model {
     pub init: NumberOrKind<Init>,
     /// Added to the forget gates' bias at the start.
     pub forget_bias: f32,
+    /// What the last layer's output goes through.
+    pub softmax: KindOr<SoftmaxConfig>,
 }
 
 impl Default for Model {
@@ -155,6 +159,7 @@ impl Default for Model {
             label_smoothing: 0.0,
             init: NumberOrKind(Init::Uniform(Range { range: 0.08 })),
             forget_bias: 0.0,
+            softmax: KindOr(SoftmaxConfig::Full),
         }
     }
 }

@@ -7,6 +7,7 @@ use super::{Config, ConfigError, Sample, initialisation::check_forget_bias};
 pub(crate) fn validate(config: &Config) -> Result<(), ConfigError> {
     check_data(config)?;
     check_model(config)?;
+    super::softmax::check(config)?;
     check_sizes(config)?;
     check_length(config)?;
     super::window::validate(&config.train)?;

@@ -11,9 +11,16 @@ fn intake() -> Intake {
         parameters: vec![shape("encoder.weight", &[5, 2]), shape("decoder.bias", &[5])],
         optimizer_state: vec!["exp_avg".into()],
         carry: vec![shape("h", &[1, 3])],
-        gradient: GradientLayout { dense: 5, dense_offset: 10, rows: 5, width: 2, rows_fold_into: None },
+        gradient: GradientLayout {
+            dense: 5,
+            dense_offset: 10,
+            rows: 5,
+            width: 2,
+            most_rows: 3,
+            rows_fold_into: None,
+        },
     };
-    Intake::new(Limits { layout, streams: 7, time_steps: 2, lanes: 3 }.into())
+    Intake::new(Limits { layout, streams: 7, lanes: 3 }.into())
 }
 
 fn start(kind: Bulk, level: u32, index: u32, floats: u64, rows: &[u32]) -> FromWorker {
