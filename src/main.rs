@@ -11,6 +11,7 @@ mod export;
 mod failpoint;
 mod failure;
 mod generate;
+mod import;
 mod launch;
 mod progress;
 mod resume;

@@ -7,7 +7,7 @@ use carousel_proto::v1::RunSettings;
 use crate::checkpoint::Checkpoint;
 use crate::plan::Length;
 use crate::protocol::Exchange;
-use crate::replica::ReplicaLayout;
+use crate::replica::{ReplicaLayout, Sections};
 use crate::schedule::Schedule;
 use crate::tokens::TokenSource;
 
@@ -43,6 +43,8 @@ pub enum Start {
         config_toml: String,
         /// The tokenizer.
         tokenizer_json: String,
+        /// The replica to start from; `None`: the one of the seed.
+        replica: Option<Sections>,
     },
     /// A folder that exists.
     Resume {

@@ -4,6 +4,7 @@
 mod choice;
 mod load;
 mod validate;
+mod weights;
 
 use std::path::PathBuf;
 
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use choice::{KindOr, OneOrMany};
 pub(crate) use load::{load, read_resolved};
 pub(crate) use validate::validate;
+pub(crate) use weights::Weights;
 
 /// A configuration that cannot be used: each variant names the place, what was found and what was expected.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +100,9 @@ pub(crate) struct Model {
     pub dropout: f32,
     /// Weights start uniform in (-init, init).
     pub init: f32,
+    /// A file to start from instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights: Option<Weights>,
 }
 
 impl Default for Model {
@@ -110,6 +115,7 @@ impl Default for Model {
             tied: false,
             dropout: 0.0,
             init: 0.08,
+            weights: None,
         }
     }
 }

@@ -45,7 +45,8 @@ fn check_model(config: &Config) -> Result<(), ConfigError> {
     require(fits, "model.tied", sizes, "equal sizes where the decoder uses the embedding's matrix")?;
     require((0.0..1.0).contains(&model.dropout), "model.dropout", model.dropout, "at least 0 and below 1")?;
     let init = model.init;
-    require(init.is_finite() && init >= 0.0, "model.init", init, "a finite number that is not negative")
+    require(init.is_finite() && init >= 0.0, "model.init", init, "a finite number that is not negative")?;
+    super::weights::check(model.weights.as_ref())
 }
 
 const CELLS: &str = "lstm, gru, rnn_tanh, rnn_relu, lstm_no_forget, lstm_peephole or lstm_coupled";
