@@ -77,6 +77,9 @@ fn resolve_paths(config: &mut Config) -> Result<(), ConfigError> {
     if !["chars", "bytes", "words"].contains(&data.tokenizer.as_str()) {
         data.tokenizer = absolute(&data.tokenizer)?;
     }
+    if let Some(weights) = &mut config.model.weights {
+        weights.path = absolute(&weights.path)?;
+    }
     Ok(())
 }
 

@@ -10,6 +10,7 @@ mod sample;
 mod schedule;
 mod softmax;
 mod validate;
+mod weights;
 mod window;
 
 use std::path::PathBuf;
@@ -25,6 +26,7 @@ pub(crate) use sample::Sample;
 pub(crate) use schedule::{ScheduleConfig, Unit};
 pub(crate) use softmax::{SoftmaxConfig, on_the_wire as softmax_on_the_wire};
 pub(crate) use validate::validate;
+pub(crate) use weights::Weights;
 pub(crate) use window::RandomWindow;
 
 /// A configuration that cannot be used: each variant names the place, what was found and what was expected.
@@ -137,6 +139,9 @@ pub(crate) struct Model {
     pub forget_bias: f32,
     /// What the last layer's output goes through.
     pub softmax: KindOr<SoftmaxConfig>,
+    /// A file to start from instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights: Option<Weights>,
 }
 
 impl Default for Model {
@@ -160,6 +165,7 @@ impl Default for Model {
             init: NumberOrKind(Init::Uniform(Range { range: 0.08 })),
             forget_bias: 0.0,
             softmax: KindOr(SoftmaxConfig::Full),
+            weights: None,
         }
     }
 }

@@ -51,7 +51,8 @@ fn check_model(config: &Config) -> Result<(), ConfigError> {
     check_regularisation(model)?;
     let (init, key) = (model.init.0.range(), model.init.0.range_key());
     require(init.is_finite() && init >= 0.0, key, init, "a finite number that is not negative")?;
-    check_forget_bias(model)
+    check_forget_bias(model)?;
+    super::weights::check(model.weights.as_ref())
 }
 
 const CELLS: &str = "lstm, gru, rnn_tanh, rnn_relu, lstm_no_forget, lstm_peephole or lstm_coupled";

@@ -74,10 +74,7 @@ fn nodes_and_rows_must_exist() {
     }
     for rows in [&[5][..], &[2, 2], &[3, 1], &[0, 1, 2, 3, 4, 5]] {
         let message = start(Bulk::Partial, 0, 0, 5 + 2 * rows.len() as u64, rows);
-        assert_eq!(
-            intake().accept(message),
-            Err(Refusal::Rows { found: rows.len(), most: 5, vocabulary: 5 })
-        );
+        assert_eq!(intake().accept(message), Err(Refusal::Rows { found: rows.len(), most: 3, of: 5 }));
     }
 }
 
