@@ -28,10 +28,12 @@ mod corpus;
 mod error;
 mod expand;
 mod folder;
+mod philox;
 mod source;
 mod streams;
 mod text;
 mod tokenizer;
+mod windows;
 
 pub use config::{DataConfig, TokenizerConfig};
 pub use corpus::{Corpus, Split};
@@ -41,3 +43,4 @@ pub use source::{Format, LocalOnly, Object, Piece, Source, SourceOptions, Storag
 pub use streams::{IGNORED, PlanError, StreamPlan};
 pub use text::read_text;
 pub use tokenizer::{DecodeStream, Tokenizer, TokenizerKind};
+pub use windows::{RandomWindow, Span, WindowLengths};
