@@ -127,7 +127,7 @@ fn is_validated(config: &Config) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{KindOr, OneOrMany};
+    use crate::config::{KindOr, OneOrMany, ScheduleConfig};
 
     /// One way to spoil a configuration, and the key that must be named.
     type Spoiling = (&'static str, fn(&mut Config));
@@ -158,7 +158,9 @@ mod tests {
             ("train.keep_checkpoints", |c| c.train.keep_checkpoints = 1),
             ("train.learning_rate", |c| c.train.learning_rate = 0.0),
             ("train.clip_norm", |c| c.train.clip_norm = -1.0),
-            ("train.schedule.divide", |c| c.train.schedule = KindOr(ScheduleConfig::Plateau { divide: 0.5 })),
+            ("train.schedule.divide", |c| {
+                c.train.schedule = KindOr(ScheduleConfig::Plateau { divide: 0.5, patience: 0 })
+            }),
             ("train.schedule.floor", |c| {
                 c.train.schedule = KindOr(ScheduleConfig::Cosine { warmup: 0, floor: 2.0 })
             }),
