@@ -47,7 +47,7 @@ impl CheckpointModel {
 
 /// The weights an evaluation uses, and whether they are an average: where the optimizer keeps one, that, which is the last
 /// weights themselves until averaging begins.
-fn weights_of(checkpoint: &Checkpoint) -> (&[f32], bool) {
+pub(crate) fn weights_of(checkpoint: &Checkpoint) -> (&[f32], bool) {
     let sections = &checkpoint.snapshot.sections;
     let average = checkpoint.state.optimizer_state.iter().position(|name| name == AVERAGE);
     match average {

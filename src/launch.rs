@@ -89,7 +89,8 @@ pub(crate) fn synthetic(
     Ok(Prepared { config, run })
 }
 
-fn run_of(
+/// A run of checked parts, as the configuration says.
+pub(crate) fn run_of(
     config: &Config,
     model: &ModelConfig,
     tokens: TokenSource,
@@ -149,6 +150,7 @@ pub(crate) fn data_config(config: &Config) -> DataConfig {
         max_bytes: config.data.max_bytes,
         valid_fraction: config.data.valid_fraction,
         tokenizer,
+        ..DataConfig::default()
     }
 }
 
@@ -159,12 +161,16 @@ pub(crate) fn model_config(config: &Config, vocabulary: usize) -> Result<ModelCo
         cell: model.cell.parse()?,
         vocabulary,
         embedding: model.embedding as usize,
-        hidden: model.hidden as usize,
         layers: model.layers as usize,
         tied: model.tied,
         dropout: model.dropout,
-        init: model.init,
-    };
+        init: model.init.0.range(),
+        initialisation: model.init.0.rule(),
+        forget_bias: model.forget_bias,
+        regularisation: model.regularisation(),
+        ..ModelConfig::default()
+    }
+    .with_widths(&model.hidden.widths());
     made.validate()?;
     Ok(made)
 }
@@ -185,6 +191,10 @@ fn run_settings(config: &Config, model: &ModelConfig) -> RunSettings {
         tied: model.tied,
         dropout: model.dropout,
         init: model.init,
+        hidden_below: model.hidden_below.iter().map(|&width| width as u64).collect(),
+        regularisation: Some(regularisation(&model.regularisation)),
+        initialisation: model.initialisation.to_string(),
+        forget_bias: model.forget_bias,
     };
     RunSettings {
         seed: config.seed,
@@ -199,6 +209,20 @@ fn run_settings(config: &Config, model: &ModelConfig) -> RunSettings {
     }
 }
 
+fn regularisation(of: &carousel_model::Regularisation) -> v1::Regularisation {
+    v1::Regularisation {
+        locked_dropout: of.locked_dropout,
+        dropout_embedding: of.dropout_embedding,
+        dropout_input: of.dropout_input,
+        dropout_hidden: of.dropout_hidden,
+        dropout_output: of.dropout_output,
+        weight_drop: of.weight_drop,
+        activation: of.activation,
+        temporal_activation: of.temporal_activation,
+        label_smoothing: of.label_smoothing,
+    }
+}
+
 /// Names and shapes for a coordinator that knows no model.
 fn replica_layout(config: &Config, model: &ModelConfig) -> Result<ReplicaLayout, Failure> {
     let parameters = model.parameter_layout();
@@ -209,7 +233,7 @@ fn replica_layout(config: &Config, model: &ModelConfig) -> Result<ReplicaLayout,
     Ok(ReplicaLayout {
         parameters: parameters.tensors.iter().map(|t| shape(&t.name, t.shape.clone())).collect(),
         optimizer_state: states.state().iter().map(|(name, _)| (*name).into()).collect(),
-        carry: carry.iter().map(|t| shape(t.name, vec![t.layers, t.hidden])).collect(),
+        carry: carry.iter().map(|t| shape(&t.name, vec![t.layers, t.hidden])).collect(),
         gradient: GradientLayout {
             dense: gradient.dense_len,
             dense_offset: gradient.dense_offset,

@@ -118,6 +118,6 @@ impl Observer for Progress {
 }
 
 /// Text from the network, fit for a terminal.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     text.chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

@@ -35,6 +35,7 @@ pub(crate) fn open(run: &Run, limits: &Limits) -> Result<Opened, RunError> {
     let run_id = read_id(&folder)?;
     let (checkpoint, path) = match &run.start {
         Start::New { .. } => (None, None),
+        Start::Copy { checkpoint, .. } => (Some(&**checkpoint), None),
         Start::Resume { checkpoint, .. } => {
             let checkpoint = checkpoint.as_deref();
             (checkpoint, checkpoint.map(|found| (found.path.clone(), found.digest())))
@@ -139,7 +140,7 @@ fn stand(run: &Run, checkpoint: Option<&Checkpoint>, files: &Files, limits: &Lim
 fn files_of(run: &Run, folder: &RunFolder, limits: &Limits) -> Result<Files, RunError> {
     let carry_floats = limits.streams as usize * limits.layout.carry_floats();
     match &run.start {
-        Start::New { config_toml, tokenizer_json } => {
+        Start::New { config_toml, tokenizer_json } | Start::Copy { config_toml, tokenizer_json, .. } => {
             create_folder(folder, config_toml, tokenizer_json)?;
             Files::create(folder, carry_floats).inspect_err(|_| remove(folder.path()))
         }

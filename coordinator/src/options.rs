@@ -46,6 +46,15 @@ pub enum Start {
         /// The tokenizer.
         tokenizer_json: String,
     },
+    /// A new folder, of a run that stands where a checkpoint of another one does.
+    Copy {
+        /// The checkpoint.
+        checkpoint: Box<Checkpoint>,
+        /// The resolved configuration.
+        config_toml: String,
+        /// The tokenizer.
+        tokenizer_json: String,
+    },
     /// A folder that exists.
     Resume {
         /// Its latest whole checkpoint, if there is one yet.

@@ -125,7 +125,7 @@ fn multiply_adds(config: &ModelConfig) -> f64 {
     let wiring = config.cell.wiring();
     let layer = |layer: usize| {
         let input = config.input_width(layer) * wiring.input.len();
-        (input + config.hidden * wiring.hidden.len()) * config.hidden
+        (input + config.width(layer) * wiring.hidden.len()) * config.width(layer)
     };
     ((0..config.layers).map(layer).sum::<usize>() + config.hidden * config.vocabulary) as f64
 }

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::median;
 use super::model::{SHAPES, of_shape};
-use crate::config::{self, Config, Exchange, KindOr, Optimizer, optimizer::Sgd};
+use crate::config::{self, Config, Exchange, KindOr, NumberOrKind, Optimizer, optimizer::Sgd};
 use crate::failure::Failure;
 use crate::launch;
 use crate::train::Workers;
@@ -101,8 +101,9 @@ fn configuration(arguments: &Arguments) -> Result<Config, Failure> {
     let model = &mut config.model;
     model.cell = arguments.cell.to_string();
     model.layers = options.config.layers as u32;
-    (model.embedding, model.hidden) = (options.config.embedding as u32, options.config.hidden as u32);
-    model.init = options.config.init;
+    (model.embedding, model.hidden) =
+        (options.config.embedding as u32, (options.config.hidden as u32).into());
+    model.init = NumberOrKind(f64::from(options.config.init).into());
     let train = &mut config.train;
     (train.streams, train.window) = (options.streams as u32, options.window as u32);
     (train.lanes, train.steps) = (arguments.lanes.get(), Some(steps));

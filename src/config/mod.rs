@@ -2,8 +2,11 @@
 //! paths; `launch` turns it into a run.
 
 mod choice;
+mod initialisation;
 mod load;
 pub(crate) mod optimizer;
+mod regularisation;
+mod sample;
 mod schedule;
 mod validate;
 mod window;
@@ -13,8 +16,11 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use choice::{KindOr, OneOrMany};
+pub(crate) use initialisation::{Init, NumberOrKind, Range};
 pub(crate) use load::{load, read_resolved};
 pub(crate) use optimizer::Optimizer;
+pub(crate) use regularisation::Widths;
+pub(crate) use sample::Sample;
 pub(crate) use schedule::{ScheduleConfig, Unit};
 pub(crate) use validate::validate;
 pub(crate) use window::RandomWindow;
@@ -96,14 +102,37 @@ pub(crate) struct Model {
     pub layers: u32,
     /// Floats of a token's embedding.
     pub embedding: u32,
-    /// Units of a layer.
-    pub hidden: u32,
-    /// Whether the decoder uses the embedding's matrix; needs embedding = hidden.
+    /// Units of a layer, or of each.
+    pub hidden: Widths,
+    /// Whether the decoder uses the embedding's matrix; needs embedding = hidden (of the last layer).
     pub tied: bool,
-    /// Probability of dropping a non-recurrent connection.
+    /// Probability of dropping a non-recurrent connection, wherever none of its own is given.
     pub dropout: f32,
-    /// Weights start uniform in (-init, init).
-    pub init: f32,
+    /// One mask for all time steps of a window, in place of one for each.
+    pub locked_dropout: bool,
+    /// Probability of dropping a unit of the embedding's output.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dropout_input: Option<f32>,
+    /// Probability of dropping a unit between layers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dropout_hidden: Option<f32>,
+    /// Probability of dropping a unit of the last layer's output.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dropout_output: Option<f32>,
+    /// Probability of dropping a token's embedding for a window.
+    pub dropout_embedding: f32,
+    /// Probability of dropping a recurrent weight for a window.
+    pub weight_drop: f32,
+    /// Alpha: strength of the mean square of the last layer's output.
+    pub activation_regularisation: f32,
+    /// Beta: strength of the mean square of its change from step to step.
+    pub temporal_activation_regularisation: f32,
+    /// Share of the uniform distribution in the training targets.
+    pub label_smoothing: f32,
+    /// How weights start: a number a, uniform in (-a, a); a name; a table with `kind`.
+    pub init: NumberOrKind<Init>,
+    /// Added to the forget gates' bias at the start.
+    pub forget_bias: f32,
 }
 
 impl Default for Model {
@@ -112,10 +141,20 @@ impl Default for Model {
             cell: "lstm".into(),
             layers: 1,
             embedding: 128,
-            hidden: 256,
+            hidden: 256.into(),
             tied: false,
             dropout: 0.0,
-            init: 0.08,
+            locked_dropout: false,
+            dropout_input: None,
+            dropout_hidden: None,
+            dropout_output: None,
+            dropout_embedding: 0.0,
+            weight_drop: 0.0,
+            activation_regularisation: 0.0,
+            temporal_activation_regularisation: 0.0,
+            label_smoothing: 0.0,
+            init: NumberOrKind(Init::Uniform(Range { range: 0.08 })),
+            forget_bias: 0.0,
         }
     }
 }
@@ -211,20 +250,4 @@ pub(crate) enum Exchange {
     Mesh,
     /// Through the coordinator.
     Star,
-}
-
-/// `[sample]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct Sample {
-    pub prompt: String,
-    pub tokens: u64,
-    pub temperature: f64,
-    pub seed: u64,
-}
-
-impl Default for Sample {
-    fn default() -> Self {
-        Self { prompt: "\n".into(), tokens: 400, temperature: 0.8, seed: 1 }
-    }
 }

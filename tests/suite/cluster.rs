@@ -41,6 +41,21 @@ const VARIANTS: &[&[&str]] = &[
     &["train.accumulate=3", "train.epochs=2"],
     ACCUMULATED,
     &["train.random_window={probability=0.5,deviation=3.0}", "train.accumulate=2", "train.steps=40"],
+    &["model.locked_dropout=true"],
+    &["model.dropout_input=0.5"],
+    &["model.dropout_hidden=0.5"],
+    &["model.dropout_output=0.5"],
+    &["model.dropout_embedding=0.2"],
+    &["model.dropout_embedding=0.2", "model.tied=true", "model.embedding=13"],
+    &["model.weight_drop=0.4"],
+    &["model.weight_drop=0.4", "model.cell=gru", "cluster.exchange=star"],
+    &["model.activation_regularisation=2"],
+    &["model.temporal_activation_regularisation=1"],
+    &["model.label_smoothing=0.1"],
+    &["model.hidden=[19,8]"],
+    &["model.hidden=[19,12]", "model.tied=true", "model.embedding=12", "model.init=\"glorot\""],
+    &["model.init={kind=\"orthogonal\",range=0.05}", "model.forget_bias=1"],
+    &["model.init=pytorch"],
 ];
 
 const ACCUMULATED: &[&str] =

@@ -1,6 +1,6 @@
 //! The run's settings as they come over the wire, checked and turned into the model's own types.
 
-use carousel_model::{ModelConfig, ModelError, OptimizerConfig};
+use carousel_model::{ModelConfig, ModelError, OptimizerConfig, Regularisation};
 use carousel_proto::gradient::GradientLayout;
 use carousel_proto::v1::{self, ModelSettings, OptimizerSettings, RunSettings, optimizer_settings::Kind};
 
@@ -103,9 +103,27 @@ fn model_config(settings: ModelSettings) -> Result<ModelConfig, SettingsError> {
         tied: settings.tied,
         dropout: settings.dropout,
         init: settings.init,
+        hidden_below: settings.hidden_below.iter().map(|&width| width as usize).collect(),
+        initialisation: settings.initialisation.parse()?,
+        forget_bias: settings.forget_bias,
+        regularisation: regularisation(settings.regularisation.unwrap_or_default()),
     };
     config.validate()?;
     Ok(config)
+}
+
+fn regularisation(settings: v1::Regularisation) -> Regularisation {
+    Regularisation {
+        locked_dropout: settings.locked_dropout,
+        dropout_embedding: settings.dropout_embedding,
+        dropout_input: settings.dropout_input,
+        dropout_hidden: settings.dropout_hidden,
+        dropout_output: settings.dropout_output,
+        weight_drop: settings.weight_drop,
+        activation: settings.activation,
+        temporal_activation: settings.temporal_activation,
+        label_smoothing: settings.label_smoothing,
+    }
 }
 
 fn optimizer_config(settings: OptimizerSettings) -> Result<OptimizerConfig, SettingsError> {
