@@ -122,11 +122,12 @@ fn peak_memory() -> Option<u64> {
 
 fn print(name: &str, options: &BenchOptions, report: &BenchReport) {
     let BenchOptions { config, streams, window, lanes, .. } = options;
-    let (cell, layers, hidden) = (config.cell, config.layers, config.hidden);
-    println!(
-        "{name}: {cell}, {layers} x {hidden}, vocabulary {}, {streams} streams, window {window}",
-        config.vocabulary
-    );
+    let (cell, vocabulary) = (config.cell, config.vocabulary);
+    let layers = match widths(config)[..] {
+        [hidden] => format!("{} x {hidden}", config.layers),
+        ref widths => format!("layers of {widths:?}"),
+    };
+    println!("{name}: {cell}, {layers}, vocabulary {vocabulary}, {streams} streams, window {window}");
     println!("{} parameters, {lanes} lanes, {} threads, {}\n", report.parameters, report.threads, report.isa);
     println!("tokens/s        {:10.0}", report.tokens_per_second);
     println!("ms a step       {:10.2}   median of {}", report.step_seconds * 1e3, report.steps);
@@ -143,6 +144,15 @@ fn print(name: &str, options: &BenchOptions, report: &BenchReport) {
     }
 }
 
+/// The layers' widths; one, when it is that of all.
+fn widths(config: &ModelConfig) -> Vec<usize> {
+    let mut widths: Vec<usize> = (0..config.layers).map(|layer| config.width(layer)).collect();
+    if widths.iter().all(|width| *width == config.hidden) {
+        widths.truncate(1);
+    }
+    widths
+}
+
 fn as_json(name: &str, options: &BenchOptions, report: &BenchReport) -> serde_json::Value {
     let config = &options.config;
     let phases = report.phases.iter().map(|p| (p.name.to_owned(), json!(p.seconds * 1e3)));
@@ -151,7 +161,10 @@ fn as_json(name: &str, options: &BenchOptions, report: &BenchReport) -> serde_js
         "cell": config.cell.to_string(),
         "vocabulary": config.vocabulary,
         "embedding": config.embedding,
-        "hidden": config.hidden,
+        "hidden": match widths(config)[..] {
+            [hidden] => json!(hidden),
+            ref widths => json!(widths),
+        },
         "layers": config.layers,
         "streams": options.streams,
         "window": options.window,
