@@ -116,6 +116,16 @@ pub enum ModelError {
     /// An optimizer state lacks a buffer, has one too many or one of another length.
     #[error("optimizer state: {0}")]
     OptimizerState(String),
+    /// An option of dynamic evaluation or of the cache out of its range.
+    #[error("{option}: found {found}, expected {expected}")]
+    EvaluationOption {
+        /// Which one.
+        option: &'static str,
+        /// As given.
+        found: f64,
+        /// Its range.
+        expected: &'static str,
+    },
     /// An option of the optimizer that makes no sense.
     #[error("optimizer: {0}")]
     OptimizerOption(String),

@@ -46,6 +46,11 @@ impl Head {
         row_losses(ctx, self.logits.view(), window.targets, scale(window), &mut self.losses);
     }
 
+    /// (T·B) cross-entropy of every row, after `losses`; 0 for an ignored target.
+    pub(crate) fn row_losses(&self) -> impl Iterator<Item = f64> + '_ {
+        self.losses.iter().map(|row| row.loss)
+    }
+
     /// Losses added by lane, time steps outside and streams inside.
     pub(crate) fn lane_losses(&self, window: &Window<'_>) -> Vec<LaneLoss> {
         let streams = window.streams();

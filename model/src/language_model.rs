@@ -2,6 +2,8 @@
 //!
 //! Arguments are checked here, before any work; `pass` does it.
 
+mod inference;
+
 use std::ops::Range;
 
 use crate::{
@@ -16,6 +18,7 @@ use crate::{
     stopwatch::{Stage, Stopwatch},
     window::{LaneStreams, check_length, check_tokens},
 };
+pub use inference::Scores;
 
 /// A model's shape with the memory its windows need, kept from call to call. Parameters and carries are the caller's.
 pub struct LanguageModel {

@@ -1,7 +1,7 @@
 //! What a configuration must keep, checked before anything is read or started.
 
 use super::regularisation::{check_regularisation, check_widths};
-use super::{Config, ConfigError, Optimizer, ScheduleConfig, initialisation::check_forget_bias};
+use super::{Config, ConfigError, Sample, initialisation::check_forget_bias};
 
 /// Checks every value by itself and those that must go together.
 pub(crate) fn validate(config: &Config) -> Result<(), ConfigError> {
@@ -9,6 +9,7 @@ pub(crate) fn validate(config: &Config) -> Result<(), ConfigError> {
     check_model(config)?;
     check_sizes(config)?;
     check_length(config)?;
+    super::window::validate(&config.train)?;
     check_rates(config)?;
     check_schedule(config)
 }
@@ -102,53 +103,26 @@ fn check_rates(config: &Config) -> Result<(), ConfigError> {
         clip,
         "a finite number above 0, or 0 for no clip",
     )?;
-    if let Optimizer::Adam(adam) = &train.optimizer.0 {
-        require(
-            (0.0..1.0).contains(&adam.beta1),
-            "train.optimizer.beta1",
-            adam.beta1,
-            "at least 0 and below 1",
-        )?;
-        require(
-            (0.0..1.0).contains(&adam.beta2),
-            "train.optimizer.beta2",
-            adam.beta2,
-            "at least 0 and below 1",
-        )?;
-        let epsilon = adam.epsilon;
-        let fits = epsilon.is_finite() && epsilon >= 0.0;
-        require(fits, "train.optimizer.epsilon", epsilon, "a finite number that is not negative")?;
-    }
-    if let Some(sample) = &config.sample {
-        let t = sample.temperature;
-        require(t.is_finite() && t >= 0.0, "sample.temperature", t, "a finite number that is not negative")?;
-    }
-    Ok(())
+    let clip = train.clip_value;
+    let fits = clip.is_finite() && clip >= 0.0;
+    require(fits, "train.clip_value", clip, "a finite number above 0, or 0 for no clip")?;
+    train.optimizer.0.validate(is_validated(config))?;
+    config.sample.as_ref().map_or(Ok(()), Sample::validate)
 }
 
 fn check_schedule(config: &Config) -> Result<(), ConfigError> {
-    let divisor = |divide: f64| {
-        require(divide.is_finite() && divide >= 1.0, "train.schedule.divide", divide, "at least 1")
-    };
-    match config.train.schedule.0 {
-        ScheduleConfig::Constant => Ok(()),
-        ScheduleConfig::Cosine { floor, .. } => {
-            require((0.0..=1.0).contains(&floor), "train.schedule.floor", floor, "0 to 1")
-        }
-        ScheduleConfig::Zaremba { divide, .. } => divisor(divide),
-        ScheduleConfig::Plateau { divide } => {
-            let validated = !config.data.valid.is_empty() || config.data.valid_fraction > 0.0;
-            let expected = "a validation text (data.valid or data.valid_fraction) to compare by";
-            require(validated, "train.schedule", "plateau without one", expected)?;
-            divisor(divide)
-        }
-    }
+    config.train.schedule.0.validate(is_validated(config), config.train.warmup)
+}
+
+/// Whether there is a validation text.
+fn is_validated(config: &Config) -> bool {
+    !config.data.valid.is_empty() || config.data.valid_fraction > 0.0
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Init, KindOr, NumberOrKind, OneOrMany, Range, Widths};
+    use crate::config::{Init, KindOr, NumberOrKind, OneOrMany, Range, ScheduleConfig, Widths};
 
     /// One way to spoil a configuration, and the key that must be named.
     type Spoiling = (&'static str, fn(&mut Config));
@@ -194,10 +168,19 @@ mod tests {
             ("train.keep_checkpoints", |c| c.train.keep_checkpoints = 1),
             ("train.learning_rate", |c| c.train.learning_rate = 0.0),
             ("train.clip_norm", |c| c.train.clip_norm = -1.0),
-            ("train.schedule.divide", |c| c.train.schedule = KindOr(ScheduleConfig::Plateau { divide: 0.5 })),
+            ("train.schedule.divide", |c| {
+                c.train.schedule = KindOr(ScheduleConfig::Plateau { divide: 0.5, patience: 0 })
+            }),
             ("train.schedule.floor", |c| {
                 c.train.schedule = KindOr(ScheduleConfig::Cosine { warmup: 0, floor: 2.0 })
             }),
+            ("sample.temperature", |c| c.sample = Some(Sample { temperature: -1.0, ..Sample::default() })),
+            ("sample.top_p", |c| c.sample = Some(Sample { top_p: 0.0, ..Sample::default() })),
+            ("sample.repetition_penalty", |c| {
+                c.sample = Some(Sample { repetition_penalty: 0.0, ..Sample::default() })
+            }),
+            ("sample.stop", |c| c.sample = Some(Sample { stop: vec![String::new()], ..Sample::default() })),
+            ("sample.samples", |c| c.sample = Some(Sample { samples: 0, ..Sample::default() })),
             ("cluster.workers", |c| c.cluster.workers = 0),
             ("cluster.threads", |c| c.cluster.threads = 0),
         ];

@@ -16,6 +16,26 @@ const VARIANTS: &[&[&str]] = &[
     &["model.cell=lstm_coupled"],
     &["model.dropout=0"],
     &["model.cell=rnn_tanh", "train.lanes=7"],
+    &["train.optimizer={kind=\"sgd\",weight_decay=0.01}", "train.learning_rate=0.5", "train.warmup=9"],
+    &["train.optimizer=momentum", "train.learning_rate=0.1", "train.schedule={kind=\"linear\",warmup=4}"],
+    &["train.optimizer={kind=\"nesterov\",weight_decay=0.01}", "train.learning_rate=0.1"],
+    &["train.optimizer={kind=\"adam\",weight_decay=0.01}", "model.tied=true", "model.embedding=13"],
+    &["train.optimizer=adamw", "train.schedule={kind=\"steps\",milestones=[9,20],unit=\"steps\"}"],
+    &["train.optimizer={kind=\"rmsprop\",momentum=0.9,centered=true}", "train.learning_rate=0.001"],
+    &["train.optimizer=rmsprop"],
+    &["train.optimizer={kind=\"adagrad\",lr_decay=0.01,initial_accumulator_value=0.1}"],
+    &["train.optimizer={kind=\"asgd\",t0=9,weight_decay=0.01}", "train.learning_rate=0.5"],
+    NT_ASGD,
+    &[
+        "train.schedule={kind=\"plateau\",divide=4.0,patience=1}",
+        "train.evaluate_every=4",
+        "train.learning_rate=0.5",
+    ],
+    &["train.clip_value=0.001"],
+    &["train.random_window={deviation=2.0,minimum=3}", "train.epochs=2"],
+    &["train.accumulate=3", "train.epochs=2"],
+    &["train.accumulate=2", "model.tied=true", "model.embedding=13", "train.lanes=5"],
+    &["train.random_window={probability=0.5,deviation=3.0}", "train.accumulate=2", "train.steps=40"],
     &["model.locked_dropout=true"],
     &["model.dropout_input=0.5"],
     &["model.dropout_hidden=0.5"],
@@ -31,6 +51,15 @@ const VARIANTS: &[&[&str]] = &[
     &["model.hidden=[19,12]", "model.tied=true", "model.embedding=12", "model.init=\"glorot\""],
     &["model.init={kind=\"orthogonal\",range=0.05}", "model.forget_bias=1"],
     &["model.init=pytorch"],
+];
+
+/// Averaging begins in the middle: the rate is so high that validations get worse.
+const NT_ASGD: &[&str] = &[
+    "train.optimizer={kind=\"nt_asgd\",nonmonotone=2,weight_decay=0.001}",
+    "train.learning_rate=20",
+    "train.evaluate_every=3",
+    "train.schedule=constant",
+    "train.epochs=2",
 ];
 
 #[test]

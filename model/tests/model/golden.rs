@@ -91,7 +91,7 @@ impl Run {
         Self {
             model: LanguageModel::new(config.clone()).unwrap(),
             parameters: Parameters::from_flat(&config, flat).unwrap(),
-            optimizer: Optimizer::new(OptimizerConfig::Sgd, &layout).unwrap(),
+            optimizer: Optimizer::new(OptimizerConfig::Sgd { weight_decay: 0.0 }, &layout).unwrap(),
             layout: config.gradient_layout(),
             carries: golden.carries("init.", &config, streams).iter().map(|&x| x as f32).collect(),
             config,
@@ -169,6 +169,7 @@ impl Run {
             step: window as u64 + 1,
             learning_rate: golden.case["lr"].as_f64().unwrap() as f32,
             scale: (clip / (norm + 1e-6)).min(1.0) as f32,
+            ..Update::default()
         };
         self.optimizer.apply(&mut self.parameters, &self.layout, gradient, update).unwrap();
         for tensor in &self.config.parameter_layout().tensors {
