@@ -12,6 +12,7 @@ mod failure;
 mod generate;
 mod generation;
 mod launch;
+mod learning;
 mod progress;
 mod resume;
 mod train;

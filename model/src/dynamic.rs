@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 use rayon::prelude::*;
 
 use crate::{
-    GradientLayout, Gradients, LaneLoss, LanguageModel, ModelConfig, ModelError, Parameters, Partial, Window,
+    GradientLayout, Gradients, LaneLoss, LanguageModel, ModelError, Parameters, Partial, Window,
     optimizer::CHUNK, window::check_length,
 };
 
@@ -32,13 +32,6 @@ pub enum DynamicRule<'a> {
         /// Added to the root mean square, positive.
         epsilon: f32,
     },
-}
-
-impl ModelConfig {
-    /// The same model with everything off that belongs to training alone: what gradients of an evaluation are computed with.
-    pub fn without_regularisation(&self) -> ModelConfig {
-        ModelConfig { dropout: 0.0, ..self.clone() }
-    }
 }
 
 /// Mean squares of gradients, one for each parameter.

@@ -90,12 +90,14 @@ impl Head {
             weights.push(&mut before[start..start + weight.len()]);
             biases.push(after);
         }
+        let smoothing = f64::from(config.regularisation.label_smoothing);
         let gradients = SoftmaxGradient {
             decoder: decoder(config, parameters),
             lanes,
             targets: window.targets,
             losses: &self.losses,
-            scale: scale(window) as f32,
+            scale: ((1.0 - smoothing) * scale(window)) as f32,
+            smoothing: (smoothing * scale(window) / config.vocabulary as f64) as f32,
             hidden,
             weight: Outputs::new(weights.into_iter(), config.hidden),
             bias: Outputs::new(biases.into_iter(), config.vocabulary),

@@ -13,6 +13,7 @@ use carousel_corpus::Tokenizer;
 use super::carried::lanes;
 use super::figures::Mean;
 use super::subject::Subject;
+use crate::checkpoint_model::weights_of;
 use crate::config::{self, Config, Train};
 use crate::failure::Failure;
 use crate::launch;
@@ -51,6 +52,11 @@ impl Trained {
         let folder = RunFolder::containing(path)?;
         let config = config::read_resolved(&folder.config())?;
         Ok(Self { config, tokenizer: launch::tokenizer_of(&folder)?, checkpoint: found.checkpoint })
+    }
+
+    /// Whether the workers will measure the average that the optimizer keeps, and not the last weights.
+    pub(super) fn averaged(&self) -> bool {
+        weights_of(&self.checkpoint).1
     }
 }
 

@@ -117,7 +117,7 @@ impl Figures {
     }
 
     fn to_text(&self) -> String {
-        let Method { method, streams, window, dynamic, cache } = &self.method;
+        let Method { method, streams, window, dynamic, cache, .. } = &self.method;
         let how = match (dynamic, cache) {
             (Some(settings), _) => format!("{method}: {}", settings.told()),
             (_, Some(settings)) => format!("{method}: {}; windows of {window}", settings.told()),

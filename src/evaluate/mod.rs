@@ -67,6 +67,8 @@ struct Method {
     streams: usize,
     /// Steps computed at once; of dynamic evaluation, a segment.
     window: usize,
+    /// Whether the weights are the average that the optimizer keeps, and not the last ones.
+    averaged: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     dynamic: Option<dynamic::Settings>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -128,7 +130,8 @@ fn here(
         (_, Some(_)) => "cache",
         _ => "carried",
     };
-    let method = Method { method: name, streams, window, dynamic, cache };
+    let averaged = model.averaged;
+    let method = Method { method: name, streams, window, averaged, dynamic, cache };
     Figures::new(&subject, method, sum.mean(), &model.tokenizer)
 }
 
@@ -138,9 +141,9 @@ fn with_workers(arguments: &Arguments) -> Result<Figures, Failure> {
     let subject = arguments.subject(&trained.config, &trained.tokenizer)?;
     let streams = arguments.streams(trained.config.train.streams);
     let window = arguments.window.map_or(trained.config.train.window, NonZero::get) as usize;
-    let tokenizer = trained.tokenizer.clone();
+    let (tokenizer, averaged) = (trained.tokenizer.clone(), trained.averaged());
     let threads = arguments.threads.map_or(1, NonZero::get);
     let mean = cluster::evaluate(trained, &subject, (streams, window), (&arguments.cluster, threads))?;
-    let method = Method { method: "carried", streams, window, dynamic: None, cache: None };
+    let method = Method { method: "carried", streams, window, averaged, dynamic: None, cache: None };
     Figures::new(&subject, method, mean, &tokenizer)
 }

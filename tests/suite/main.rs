@@ -12,5 +12,6 @@ mod evaluation;
 mod faults;
 mod formats;
 mod generation;
+mod learning;
 mod netlab;
 mod program;
