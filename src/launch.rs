@@ -6,16 +6,17 @@ use std::path::{Path, PathBuf};
 
 use carousel_coordinator::checkpoint::RunFolder;
 use carousel_coordinator::{
-    Coordinator, Cut, Ending, Exchange, ReplicaLayout, Run, RunError, Splits, Start, Summary, TensorShape,
-    TokenSource,
+    Coordinator, Cut, Ending, Exchange, ReplicaLayout, Run, RunError, Sections, Splits, Start, Summary,
+    TensorShape, TokenSource,
 };
-use carousel_corpus::{Corpus, DataConfig, Tokenizer, TokenizerConfig};
-use carousel_model::{ModelConfig, Optimizer};
+use carousel_corpus::{Corpus, DataConfig, SourceOptions, Tokenizer, TokenizerConfig};
+use carousel_model::{ModelConfig, Optimizer, ParameterLayout};
 use carousel_proto::gradient::GradientLayout;
 use carousel_proto::v1::{self, RunSettings};
 
 use crate::config::{self, Config};
 use crate::failure::Failure;
+use crate::import;
 use crate::learning;
 use crate::resume;
 
@@ -50,9 +51,9 @@ pub(crate) fn prepare(
     workers_outlive: bool,
 ) -> Result<Prepared, Failure> {
     let sets: Vec<String> = arguments.sets.iter().chain(extra).cloned().collect();
-    let config = config::load(&arguments.config, &sets)?;
+    let mut config = config::load(&arguments.config, &sets)?;
     let folder = arguments.run.clone().unwrap_or_else(|| default_folder(&arguments.config));
-    let found = if arguments.resume { Some(resume::find(&folder, &config)?) } else { None };
+    let found = if arguments.resume { Some(resume::find(&folder, &mut config)?) } else { None };
     if found.is_none() && folder.exists() {
         return Err(RunError::Exists { path: folder }.into());
     }
@@ -62,9 +63,10 @@ pub(crate) fn prepare(
     let tokenizer = corpus.tokenizer.clone();
     let tokens =
         TokenSource::new(Splits { train: corpus.train, valid: corpus.valid, test: corpus.test }, cut)?;
+    let replica = if found.is_none() { replica_of_file(&mut config, &model)? } else { None };
     let config_toml = toml::to_string_pretty(&config).map_err(Failure::failed)?;
     let start = match found {
-        None => Start::New { config_toml, tokenizer_json: tokenizer.to_json() },
+        None => Start::New { config_toml, tokenizer_json: tokenizer.to_json(), replica },
         Some(checkpoint) => {
             resume::check_data(&folder, checkpoint.as_ref(), &tokens, &tokenizer)?;
             Start::Resume { checkpoint: checkpoint.map(Box::new), config_toml }
@@ -72,6 +74,14 @@ pub(crate) fn prepare(
     };
     let run = run_of(&config, &model, tokens, (folder, start))?;
     Ok(Prepared { config, run: Run { workers_outlive, ..run } })
+}
+
+/// The replica that a new run starts from, where it is not the seed's.
+fn replica_of_file(config: &mut Config, model: &ModelConfig) -> Result<Option<Sections>, Failure> {
+    let optimizer = learning::optimizer(&config.train.optimizer.0);
+    let make = |layout: &ParameterLayout| Ok(Optimizer::new(optimizer, layout)?);
+    let weights = config.model.weights.as_mut();
+    weights.map(|weights| import::replica(weights, model, make)).transpose()
 }
 
 /// A run over made-up tokens, in a new folder.
@@ -84,7 +94,7 @@ pub(crate) fn synthetic(
     let model = model_config(&config, vocabulary)?;
     let tokens = TokenSource::new(Splits { train, valid: None, test: None }, cut_of(&config))?;
     let config_toml = toml::to_string_pretty(&config).map_err(Failure::failed)?;
-    let start = Start::New { config_toml, tokenizer_json: "{}".into() };
+    let start = Start::New { config_toml, tokenizer_json: "{}".into(), replica: None };
     let run = run_of(&config, &model, tokens, (folder, start))?;
     Ok(Prepared { config, run })
 }
@@ -150,8 +160,16 @@ pub(crate) fn data_config(config: &Config) -> DataConfig {
         max_bytes: config.data.max_bytes,
         valid_fraction: config.data.valid_fraction,
         tokenizer,
-        ..DataConfig::default()
+        format: config.data.format.parse().unwrap_or_default(),
+        field: config.data.field.clone(),
+        storage: crate::storage::storage(),
     }
+}
+
+/// How a text is read that is named on the command line: the format by its name, whatever the run's own text is.
+pub(crate) fn text_options(config: &Config) -> SourceOptions {
+    let (field, storage) = (config.data.field.clone(), crate::storage::storage());
+    SourceOptions { field, storage, ..SourceOptions::default() }
 }
 
 /// The model of a configuration over so many tokens.
@@ -168,6 +186,7 @@ pub(crate) fn model_config(config: &Config, vocabulary: usize) -> Result<ModelCo
         initialisation: model.init.0.rule(),
         forget_bias: model.forget_bias,
         regularisation: model.regularisation(),
+        softmax: model.softmax.0.of_model(),
         ..ModelConfig::default()
     }
     .with_widths(&model.hidden.widths());
@@ -195,6 +214,7 @@ fn run_settings(config: &Config, model: &ModelConfig) -> RunSettings {
         regularisation: Some(regularisation(&model.regularisation)),
         initialisation: model.initialisation.to_string(),
         forget_bias: model.forget_bias,
+        softmax: config::softmax_on_the_wire(&model.softmax),
     };
     RunSettings {
         seed: config.seed,
@@ -223,6 +243,12 @@ fn regularisation(of: &carousel_model::Regularisation) -> v1::Regularisation {
     }
 }
 
+/// No step touches more rows.
+fn most_touched_rows(config: &Config, model: &ModelConfig) -> usize {
+    let positions = config.train.streams as usize * learning::window_lengths(config).longest() as usize;
+    model.most_touched_rows(positions, config.train.accumulate as usize)
+}
+
 /// Names and shapes for a coordinator that knows no model.
 fn replica_layout(config: &Config, model: &ModelConfig) -> Result<ReplicaLayout, Failure> {
     let parameters = model.parameter_layout();
@@ -237,8 +263,9 @@ fn replica_layout(config: &Config, model: &ModelConfig) -> Result<ReplicaLayout,
         gradient: GradientLayout {
             dense: gradient.dense_len,
             dense_offset: gradient.dense_offset,
-            rows: model.vocabulary,
+            rows: gradient.rows,
             width: gradient.row_width,
+            most_rows: most_touched_rows(config, model),
             rows_fold_into: gradient.rows_fold_into,
         },
     })

@@ -8,7 +8,7 @@ use std::time::Duration;
 use carousel_proto::v1::{self, Split};
 use carousel_proto::{Step, Term};
 
-use crate::checkpoint::{Checkpoint, Context, RunFolder};
+use crate::checkpoint::{Checkpoint, Context, RunFolder, Snapshot};
 use crate::driver::{Books, StartState, ends_of_epochs, start_state};
 use crate::files::Files;
 use crate::intake::{Limits, cuts_agree};
@@ -16,8 +16,10 @@ use crate::metrics::Metrics;
 use crate::options::{Run, Start, Training};
 use crate::plan::{Epochs, Length, RunPlan};
 use crate::protocol::{self, Ending, Machine, Origin};
+use crate::replica::Sections;
 use crate::run::{RunError, Summary};
 use crate::run_id::RunId;
+use crate::schedule::ScheduleState;
 use crate::tokens::SplitTokens;
 
 pub(crate) struct Opened {
@@ -31,16 +33,16 @@ pub(crate) struct Opened {
 pub(crate) fn open(run: &Run, limits: &Limits) -> Result<Opened, RunError> {
     let folder = RunFolder::new(&run.folder);
     let plan = plan_of(run);
-    let files = files_of(run, &folder, limits)?;
+    let context = context_of(run, &plan);
+    let (files, first) = files_of(run, (&folder, &context), limits)?;
     let run_id = read_id(&folder)?;
+    // The checkpoint that a run begins at, and the newest one in its own folder.
     let (checkpoint, path) = match &run.start {
-        Start::New { .. } => (None, None),
+        Start::New { .. } => (first.as_ref(), first.as_ref()),
         Start::Copy { checkpoint, .. } => (Some(&**checkpoint), None),
-        Start::Resume { checkpoint, .. } => {
-            let checkpoint = checkpoint.as_deref();
-            (checkpoint, checkpoint.map(|found| (found.path.clone(), found.digest())))
-        }
+        Start::Resume { checkpoint, .. } => (checkpoint.as_deref(), checkpoint.as_deref()),
     };
+    let path = path.map(|found| (found.path.clone(), found.digest()));
     let stands = stand(run, checkpoint, &files, limits);
     let start = protocol::Start {
         exchange: run.exchange,
@@ -52,15 +54,9 @@ pub(crate) fn open(run: &Run, limits: &Limits) -> Result<Opened, RunError> {
     };
     let step = stands.step.0;
     let summary = Summary { ending: Ending::Complete, step, checkpoint: path, valid: None, test: None };
-    let train = run.tokens.split(Split::Train).expect("every run has training tokens");
     let books = Books {
         metrics: Metrics::open(folder.path(), step).map_err(RunError::Metrics)?,
-        context: Context {
-            layout: run.layout.clone(),
-            plan: plan.clone(),
-            data_digest: run.tokens.digest(),
-            tokens_per_epoch: (0..train.windows()).map(|window| train.tokens_in_window(window)).sum(),
-        },
+        context,
         journal: files.journal,
         committed: files.committed,
         keep: run.training.keep_checkpoints,
@@ -68,6 +64,16 @@ pub(crate) fn open(run: &Run, limits: &Limits) -> Result<Opened, RunError> {
         folder,
     };
     Ok(Opened { machine: Machine::new(plan, start), state: stands.state, books, run_id })
+}
+
+fn context_of(run: &Run, plan: &RunPlan) -> Context {
+    let train = run.tokens.split(Split::Train).expect("every run has training tokens");
+    Context {
+        layout: run.layout.clone(),
+        plan: plan.clone(),
+        data_digest: run.tokens.digest(),
+        tokens_per_epoch: (0..train.windows()).map(|window| train.tokens_in_window(window)).sum(),
+    }
 }
 
 /// The calendar of a run.
@@ -137,26 +143,62 @@ fn stand(run: &Run, checkpoint: Option<&Checkpoint>, files: &Files, limits: &Lim
     }
 }
 
-fn files_of(run: &Run, folder: &RunFolder, limits: &Limits) -> Result<Files, RunError> {
+/// The files, and the checkpoint of step 0 that a new run was made with.
+fn files_of(
+    run: &Run,
+    (folder, context): (&RunFolder, &Context),
+    limits: &Limits,
+) -> Result<(Files, Option<Checkpoint>), RunError> {
     let carry_floats = limits.streams as usize * limits.layout.carry_floats();
     match &run.start {
-        Start::New { config_toml, tokenizer_json } | Start::Copy { config_toml, tokenizer_json, .. } => {
-            create_folder(folder, config_toml, tokenizer_json)?;
-            Files::create(folder, carry_floats).inspect_err(|_| remove(folder.path()))
+        Start::New { config_toml, tokenizer_json, replica } => {
+            let first =
+                || replica.as_ref().map(|sections| first_checkpoint(folder, context, sections, carry_floats));
+            let first = create_folder(folder, (config_toml, tokenizer_json), || first().transpose())?;
+            let files = Files::create(folder, carry_floats).inspect_err(|_| remove(folder.path()))?;
+            Ok((files, first))
+        }
+        Start::Copy { config_toml, tokenizer_json, .. } => {
+            create_folder(folder, (config_toml, tokenizer_json), || Ok(()))?;
+            let files = Files::create(folder, carry_floats).inspect_err(|_| remove(folder.path()))?;
+            Ok((files, None))
         }
         Start::Resume { config_toml, .. } => {
             let files = Files::open(folder, carry_floats)?;
             replace(&folder.config(), config_toml)?;
-            Ok(files)
+            Ok((files, None))
         }
     }
+}
+
+/// What does not come from the seed is a checkpoint of step 0: going on and going back find it as they find any other.
+fn first_checkpoint(
+    folder: &RunFolder,
+    context: &Context,
+    sections: &Sections,
+    carry_floats: usize,
+) -> Result<Checkpoint, RunError> {
+    let snapshot = Snapshot {
+        step: 0,
+        schedule: ScheduleState::new(),
+        sections: sections.clone(),
+        carries: vec![0.0; carry_floats],
+        valid_loss: None,
+    };
+    let (path, _) = folder.write(&snapshot, context)?;
+    Ok(Checkpoint::open(&path)?)
 }
 
 fn read_id(folder: &RunFolder) -> Result<RunId, RunError> {
     RunId::read(&folder.id()).map_err(|source| RunError::Io { path: folder.id(), source })
 }
 
-fn create_folder(folder: &RunFolder, config_toml: &str, tokenizer_json: &str) -> Result<(), RunError> {
+/// Makes the folder. The configuration comes last: without it there is no run yet.
+fn create_folder<T>(
+    folder: &RunFolder,
+    (config_toml, tokenizer_json): (&str, &str),
+    fill_checkpoints: impl FnOnce() -> Result<T, RunError>,
+) -> Result<T, RunError> {
     let path = folder.path();
     let io = |path: &Path| {
         let path = path.to_owned();
@@ -173,7 +215,9 @@ fn create_folder(folder: &RunFolder, config_toml: &str, tokenizer_json: &str) ->
         fs::create_dir(path.join("checkpoints")).map_err(io(path))?;
         replace(&folder.tokenizer(), tokenizer_json)?;
         replace(&folder.id(), &RunId::new(config_toml).to_text())?;
-        replace(&folder.config(), config_toml)
+        let filled = fill_checkpoints()?;
+        replace(&folder.config(), config_toml)?;
+        Ok(filled)
     };
     fill().inspect_err(|_| remove(path))
 }

@@ -9,7 +9,7 @@ use crate::checkpoint::Checkpoint;
 use crate::open::plan_of;
 use crate::plan::{Epochs, Length};
 use crate::protocol::Exchange;
-use crate::replica::ReplicaLayout;
+use crate::replica::{ReplicaLayout, Sections};
 use crate::schedule::{Position, Rules, Schedule, ScheduleState, warmup_share};
 use crate::tokens::TokenSource;
 
@@ -45,6 +45,8 @@ pub enum Start {
         config_toml: String,
         /// The tokenizer.
         tokenizer_json: String,
+        /// The replica to start from; `None`: the one of the seed.
+        replica: Option<Sections>,
     },
     /// A new folder, of a run that stands where a checkpoint of another one does.
     Copy {

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::{Initialisation, ModelError, Regularisation, layout::ParameterLayout};
+use crate::{Initialisation, ModelError, Regularisation, Softmax, layout::ParameterLayout};
 
 /// Which recurrent cell the layers are made of. Each has its own file under `cells/` with its equations and their source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -106,6 +106,8 @@ pub struct ModelConfig {
     pub forget_bias: f32,
     /// Everything else against overfitting.
     pub regularisation: Regularisation,
+    /// What the last layer's output goes through.
+    pub softmax: Softmax,
 }
 
 impl Default for ModelConfig {
@@ -124,6 +126,7 @@ impl Default for ModelConfig {
             initialisation: Initialisation::default(),
             forget_bias: 0.0,
             regularisation: Regularisation::default(),
+            softmax: Softmax::Full,
         }
     }
 }
@@ -167,6 +170,7 @@ impl ModelConfig {
         if self.vocabulary > u32::MAX as usize {
             return Err(ModelError::TooLarge("vocabulary".into()));
         }
+        self.softmax.validate(self)?;
         ParameterLayout::checked(self).map(|_| ())
     }
 

@@ -8,7 +8,9 @@ pub(crate) mod optimizer;
 mod regularisation;
 mod sample;
 mod schedule;
+mod softmax;
 mod validate;
+mod weights;
 mod window;
 
 use std::path::PathBuf;
@@ -22,7 +24,9 @@ pub(crate) use optimizer::Optimizer;
 pub(crate) use regularisation::Widths;
 pub(crate) use sample::Sample;
 pub(crate) use schedule::{ScheduleConfig, Unit};
+pub(crate) use softmax::{SoftmaxConfig, on_the_wire as softmax_on_the_wire};
 pub(crate) use validate::validate;
+pub(crate) use weights::Weights;
 pub(crate) use window::RandomWindow;
 
 /// A configuration that cannot be used: each variant names the place, what was found and what was expected.
@@ -77,6 +81,10 @@ pub(crate) struct Data {
     pub valid_fraction: f64,
     /// `chars`, `bytes`, `words`, or the path of a Hugging Face tokenizer.json.
     pub tokenizer: String,
+    /// What a file holds: `auto` (by its name), `text`, `jsonl` or `parquet`.
+    pub format: String,
+    /// The field of a JSON line, or the column of a Parquet file, that is the text.
+    pub field: String,
 }
 
 impl Default for Data {
@@ -90,6 +98,8 @@ impl Default for Data {
             max_bytes: None,
             valid_fraction: 0.1,
             tokenizer: "chars".into(),
+            format: "auto".into(),
+            field: "text".into(),
         }
     }
 }
@@ -133,6 +143,11 @@ pub(crate) struct Model {
     pub init: NumberOrKind<Init>,
     /// Added to the forget gates' bias at the start.
     pub forget_bias: f32,
+    /// What the last layer's output goes through.
+    pub softmax: KindOr<SoftmaxConfig>,
+    /// A file to start from instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights: Option<Weights>,
 }
 
 impl Default for Model {
@@ -155,6 +170,8 @@ impl Default for Model {
             label_smoothing: 0.0,
             init: NumberOrKind(Init::Uniform(Range { range: 0.08 })),
             forget_bias: 0.0,
+            softmax: KindOr(SoftmaxConfig::Full),
+            weights: None,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use carousel_corpus::{Corpus, SourceOptions, Tokenizer, read_text};
+use carousel_corpus::{Corpus, Tokenizer, read_text};
 
 use crate::config::Config;
 use crate::failure::Failure;
@@ -38,8 +38,8 @@ pub(super) struct Subject {
 
 impl Subject {
     /// A text in a file.
-    pub(super) fn file(path: &Path, tokenizer: &Tokenizer) -> Result<Self, Failure> {
-        let text = read_text("--text", &[path.to_owned()], &SourceOptions::default())?;
+    pub(super) fn file(config: &Config, path: &Path, tokenizer: &Tokenizer) -> Result<Self, Failure> {
+        let text = read_text("--text", &[path.to_owned()], &launch::text_options(config))?;
         Self::new(path.display().to_string(), tokenizer.encode(&text)?, None)
     }
 

@@ -51,6 +51,19 @@ const VARIANTS: &[&[&str]] = &[
     &["model.hidden=[19,12]", "model.tied=true", "model.embedding=12", "model.init=\"glorot\""],
     &["model.init={kind=\"orthogonal\",range=0.05}", "model.forget_bias=1"],
     &["model.init=pytorch"],
+    &["model.softmax={kind=\"adaptive\",cutoffs=[6,15],div_value=2.0}"],
+    &[
+        "model.softmax={kind=\"adaptive\",cutoffs=[],head_bias=true}",
+        "train.optimizer=sgd",
+        "train.learning_rate=0.5",
+    ],
+    &["model.softmax={kind=\"sampled\",samples=9}", "model.embedding=13"],
+    &[
+        "model.softmax={kind=\"sampled\",samples=7}",
+        "model.embedding=13",
+        "train.optimizer=sgd",
+        "train.learning_rate=0.5",
+    ],
 ];
 
 /// Averaging begins in the middle: the rate is so high that validations get worse.
@@ -84,11 +97,13 @@ fn any_number_of_workers_and_threads_gives_the_same_bits() {
     );
 }
 
-/// Also with tied weights, whose touched rows are folded into slices, and with words, whose rows are many.
+/// Also with tied weights, whose touched rows are folded into slices, with words, whose rows are many, and with every softmax.
 #[test]
 fn star_and_mesh_give_the_same_bits() {
     let shop = Workshop::new();
-    for (number, variant) in [&[][..], VARIANTS[1], VARIANTS[2]].iter().enumerate() {
+    let softmaxes = VARIANTS.iter().copied().filter(|variant| variant[0].starts_with("model.softmax"));
+    let variants = [&[][..], VARIANTS[1], VARIANTS[2]].into_iter().chain(softmaxes);
+    for (number, variant) in variants.enumerate() {
         let sets: Vec<&str> = variant.iter().flat_map(|set| ["--set", set]).collect();
         let digest = |exchange: &str, workers: &str| {
             let run = format!("{exchange}{number}w{workers}");

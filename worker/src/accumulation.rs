@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     const LAYOUT: GradientLayout =
-        GradientLayout { dense: 1, dense_offset: 9, rows: 9, width: 1, rows_fold_into: None };
+        GradientLayout { dense: 1, dense_offset: 9, rows: 9, width: 1, most_rows: 9, rows_fold_into: None };
 
     /// One dense float and one touched row.
     fn partial(dense: f32, row: u32, value: f32) -> Partial {

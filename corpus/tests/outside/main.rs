@@ -7,5 +7,6 @@ mod files;
 mod hugging_face;
 mod roundtrips;
 mod shared_texts;
+mod sources;
 mod streams;
 mod tokenizer_files;
