@@ -5,7 +5,7 @@ use std::num::NonZero;
 use std::path::PathBuf;
 
 use carousel_coordinator::{Cut, Splits, TokenSource};
-use carousel_corpus::{Corpus, SourceOptions, Split, read_text};
+use carousel_corpus::{SourceOptions, Split, Tokens, read_text};
 use carousel_model::{LaneLoss, LaneStreams, Window};
 use carousel_proto::lane_streams;
 use carousel_proto::v1::{self, WindowRequest};
@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::checkpoint_model::CheckpointModel;
 use crate::failure::Failure;
-use crate::launch;
+use crate::{launch, prepare};
 
 /// Print the loss of a trained model over a text
 #[derive(Debug, clap::Args)]
@@ -63,7 +63,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut model = CheckpointModel::open(&arguments.path)?;
     let (text, tokens) = tokens(arguments, &model)?;
     let cut = launch::cut_of(&model.config);
-    let source = TokenSource::new(Splits { train: filler(cut), valid: Some(tokens), test: None }, cut)?;
+    let source =
+        TokenSource::new(Splits { train: filler(cut).into(), valid: Some(tokens), test: None }, cut)?;
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     let threads = arguments.threads.map_or(cores, NonZero::get);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(Failure::failed)?;
@@ -86,17 +87,17 @@ fn filler(cut: Cut) -> Vec<u32> {
     vec![0; cut.streams * cut.window + 1]
 }
 
-fn tokens(arguments: &Arguments, model: &CheckpointModel) -> Result<(String, Vec<u32>), Failure> {
+fn tokens(arguments: &Arguments, model: &CheckpointModel) -> Result<(String, Tokens), Failure> {
     if let Some(path) = &arguments.text {
         let text = read_text("--text", std::slice::from_ref(path), &SourceOptions::default())?;
-        return Ok((path.display().to_string(), model.tokenizer.encode(&text)?));
+        return Ok((path.display().to_string(), model.tokenizer.encode(&text)?.into()));
     }
     let (split, name) = match arguments.split {
         SplitName::Valid => (Split::Valid, "valid"),
         SplitName::Test => (Split::Test, "test"),
     };
-    let corpus = Corpus::load(&launch::data_config(&model.config))?;
-    let tokens = corpus.split(split).map(<[u32]>::to_vec);
+    let run = prepare::tokens_of_run(&model.config, &model.tokenizer)?;
+    let tokens = if split == Split::Valid { run.valid } else { run.test };
     let missing = || {
         Failure::bad_input(format!(
             "--split {name}: the run has no such text; expected data.{name} in its config.toml"

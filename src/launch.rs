@@ -9,13 +9,14 @@ use carousel_coordinator::{
     Coordinator, Cut, Ending, Exchange, Length, ReplicaLayout, Run, RunError, Schedule, Splits, Start,
     Summary, TensorShape, TokenSource, Training,
 };
-use carousel_corpus::{Corpus, DataConfig, Tokenizer, TokenizerConfig};
+use carousel_corpus::{DataConfig, EOS, Tokenizer};
 use carousel_model::{ModelConfig, Optimizer, OptimizerConfig};
 use carousel_proto::gradient::GradientLayout;
 use carousel_proto::v1::{self, RunSettings, optimizer_settings::Kind};
 
 use crate::config::{self, Config, ScheduleConfig};
 use crate::failure::Failure;
+use crate::prepare::{self, RunTokens};
 use crate::resume;
 
 /// Which run, as the command line says.
@@ -49,18 +50,18 @@ pub(crate) fn prepare(
     workers_outlive: bool,
 ) -> Result<Prepared, Failure> {
     let sets: Vec<String> = arguments.sets.iter().chain(extra).cloned().collect();
-    let config = config::load(&arguments.config, &sets)?;
+    let mut config = config::load(&arguments.config, &sets)?;
     let folder = arguments.run.clone().unwrap_or_else(|| default_folder(&arguments.config));
     let found = if arguments.resume { Some(resume::find(&folder, &config)?) } else { None };
     if found.is_none() && folder.exists() {
         return Err(RunError::Exists { path: folder }.into());
     }
-    let corpus = Corpus::load(&data_config(&config))?;
-    let model = model_config(&config, corpus.tokenizer.vocabulary())?;
-    let cut = cut_of(&config);
-    let tokenizer = corpus.tokenizer.clone();
-    let tokens =
-        TokenSource::new(Splits { train: corpus.train, valid: corpus.valid, test: corpus.test }, cut)?;
+    let RunTokens { tokenizer, train, valid, test, folder: prepared } =
+        prepare::tokens_of(&config, &arguments.config)?;
+    // Kept with the run, so that an evaluation finds it.
+    config.data.prepared = prepared.map(|folder| folder.to_string_lossy().into_owned());
+    let model = model_config(&config, tokenizer.vocabulary())?;
+    let tokens = TokenSource::new(Splits { train, valid, test }, cut_of(&config))?;
     let config_toml = toml::to_string_pretty(&config).map_err(Failure::failed)?;
     let start = match found {
         None => Start::New { config_toml, tokenizer_json: tokenizer.to_json() },
@@ -81,7 +82,7 @@ pub(crate) fn synthetic(
     folder: PathBuf,
 ) -> Result<Prepared, Failure> {
     let model = model_config(&config, vocabulary)?;
-    let tokens = TokenSource::new(Splits { train, valid: None, test: None }, cut_of(&config))?;
+    let tokens = TokenSource::new(Splits { train: train.into(), valid: None, test: None }, cut_of(&config))?;
     let config_toml = toml::to_string_pretty(&config).map_err(Failure::failed)?;
     let start = Start::New { config_toml, tokenizer_json: "{}".into() };
     let run = run_of(&config, &model, tokens, (folder, start))?;
@@ -136,20 +137,20 @@ pub(crate) fn conclude(result: Result<Summary, RunError>, folder: &Path) -> Resu
 }
 
 /// The text part of the configuration, as the corpus wants it.
-pub(crate) fn data_config(config: &Config) -> DataConfig {
+pub(crate) fn data_config(config: &Config) -> Result<DataConfig, Failure> {
     let paths = |paths: &config::OneOrMany| paths.0.iter().map(PathBuf::from).collect();
-    let tokenizer: Result<TokenizerConfig, std::convert::Infallible> = config.data.tokenizer.parse();
-    let Ok(tokenizer) = tokenizer;
-    DataConfig {
+    Ok(DataConfig {
         train: paths(&config.data.train),
         valid: paths(&config.data.valid),
         test: paths(&config.data.test),
         include: config.data.include.clone(),
         max_bytes: config.data.max_bytes,
         valid_fraction: config.data.valid_fraction,
-        tokenizer,
+        tokenizer: config.data.tokenizer.resolve()?,
+        documents: config.data.documents.into(),
+        eos: config.data.eos.clone().unwrap_or_else(|| EOS.into()),
         ..DataConfig::default()
-    }
+    })
 }
 
 /// The model of a configuration over so many tokens.

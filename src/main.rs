@@ -11,6 +11,7 @@ mod failpoint;
 mod failure;
 mod generate;
 mod launch;
+mod prepare;
 mod progress;
 mod resume;
 mod sampler;
@@ -34,6 +35,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Prepare(prepare::Arguments),
     Train(train::Arguments),
     Coordinator(coordinator::Arguments),
     Worker(worker::Arguments),
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<(), failure::Failure> {
     match command {
+        Command::Prepare(arguments) => prepare::run(&arguments),
         Command::Train(arguments) => train::run(&arguments),
         Command::Coordinator(arguments) => coordinator::run(&arguments),
         Command::Worker(arguments) => worker::run(&arguments),

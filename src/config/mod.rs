@@ -3,6 +3,7 @@
 
 mod choice;
 mod load;
+mod tokens;
 mod validate;
 
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use choice::{KindOr, OneOrMany};
 pub(crate) use load::{load, read_resolved};
+pub(crate) use tokens::{Documents, TokenizerChoice, is_default};
 pub(crate) use validate::validate;
 
 /// A configuration that cannot be used: each variant names the place, what was found and what was expected.
@@ -63,8 +65,17 @@ pub(crate) struct Data {
     pub max_bytes: Option<u64>,
     /// The last part of the training text that validates, where no file is named.
     pub valid_fraction: f64,
-    /// `chars`, `bytes`, `words`, or the path of a Hugging Face tokenizer.json.
-    pub tokenizer: String,
+    /// `chars`, `bytes`, `words`, `bpe`, or the path of a Hugging Face tokenizer.json; or a table with `kind`.
+    pub tokenizer: TokenizerChoice,
+    /// `joined`, or `apart`: each ended by `eos`, those of the training text shuffled by the seed.
+    #[serde(skip_serializing_if = "is_default")]
+    pub documents: Documents,
+    /// With documents apart, the token that ends one; none: `<eos>`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eos: Option<String>,
+    /// The folder that `carousel prepare` makes; none: prepared/ and the configuration's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prepared: Option<String>,
 }
 
 impl Default for Data {
@@ -77,7 +88,10 @@ impl Default for Data {
             include: Vec::new(),
             max_bytes: None,
             valid_fraction: 0.1,
-            tokenizer: "chars".into(),
+            tokenizer: TokenizerChoice::named("chars"),
+            documents: Documents::Joined,
+            eos: None,
+            prepared: None,
         }
     }
 }

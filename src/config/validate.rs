@@ -26,7 +26,7 @@ fn check_data(config: &Config) -> Result<(), ConfigError> {
     let fraction = data.valid_fraction;
     require((0.0..1.0).contains(&fraction), "data.valid_fraction", fraction, "at least 0 and below 1")?;
     require(data.max_bytes != Some(0), "data.max_bytes", 0, "at least 1")?;
-    require(!data.tokenizer.is_empty(), "data.tokenizer", "\"\"", "chars, bytes, words or a tokenizer.json")
+    super::tokens::validate(data)
 }
 
 fn check_model(config: &Config) -> Result<(), ConfigError> {

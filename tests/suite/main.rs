@@ -11,4 +11,5 @@ mod durability;
 mod faults;
 mod formats;
 mod netlab;
+mod prepare;
 mod program;
