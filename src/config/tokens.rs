@@ -51,6 +51,7 @@ enum TokenizerTable {
     Bytes {},
     Words(LimitsTable),
     Bpe(SubwordsTable),
+    Unigram(SubwordsTable),
     File { path: String },
 }
 
@@ -77,7 +78,7 @@ impl From<LimitsTable> for Limits {
     }
 }
 
-/// Of `bpe`.
+/// Of `bpe` and `unigram`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct SubwordsTable {
@@ -102,7 +103,7 @@ impl From<SubwordsTable> for Subwords {
 }
 
 /// Names that are no path.
-const KINDS: [&str; 4] = ["chars", "bytes", "words", "bpe"];
+const KINDS: [&str; 5] = ["chars", "bytes", "words", "bpe", "unigram"];
 
 impl TokenizerChoice {
     /// A name or a path.
@@ -140,6 +141,7 @@ impl TokenizerChoice {
             TokenizerTable::Bytes {} => TokenizerConfig::Bytes,
             TokenizerTable::Words(limits) => TokenizerConfig::Words(limits.into()),
             TokenizerTable::Bpe(subwords) => TokenizerConfig::Bpe(subwords.into()),
+            TokenizerTable::Unigram(subwords) => TokenizerConfig::Unigram(subwords.into()),
             TokenizerTable::File { path } => TokenizerConfig::File(PathBuf::from(path)),
         })
     }
@@ -158,7 +160,7 @@ pub(super) fn validate(data: &Data) -> Result<(), ConfigError> {
     }
     match data.tokenizer.resolve()? {
         TokenizerConfig::Chars(limits) | TokenizerConfig::Words(limits) => check_limits(&limits),
-        TokenizerConfig::Bpe(subwords) => check_subwords(&subwords),
+        TokenizerConfig::Bpe(subwords) | TokenizerConfig::Unigram(subwords) => check_subwords(&subwords),
         _ => Ok(()),
     }
 }

@@ -18,6 +18,8 @@ pub enum TokenizerConfig {
     Words(Limits),
     /// Byte pair encoding on bytes, in GPT-2's form.
     Bpe(Subwords),
+    /// A unigram language model of pieces (Kudo 2018) on bytes.
+    Unigram(Subwords),
     /// A Hugging Face `tokenizer.json`.
     File(PathBuf),
 }
@@ -80,6 +82,7 @@ impl FromStr for TokenizerConfig {
             "bytes" => TokenizerConfig::Bytes,
             "words" => TokenizerConfig::WORDS,
             "bpe" => TokenizerConfig::Bpe(Subwords::default()),
+            "unigram" => TokenizerConfig::Unigram(Subwords::default()),
             path => TokenizerConfig::File(PathBuf::from(path)),
         })
     }
@@ -93,6 +96,7 @@ impl fmt::Display for TokenizerConfig {
             TokenizerConfig::Bytes => f.write_str("bytes"),
             TokenizerConfig::Words(limits) => limits.write(f, "words"),
             TokenizerConfig::Bpe(subwords) => subwords.write(f, "bpe"),
+            TokenizerConfig::Unigram(subwords) => subwords.write(f, "unigram"),
             TokenizerConfig::File(path) => write!(f, "{}", path.display()),
         }
     }

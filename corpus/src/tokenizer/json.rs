@@ -105,6 +105,27 @@ const BPE: &str = r#"{
 }
 "#;
 
+/// Over the byte-level alphabet, split as GPT-2 does.
+const UNIGRAM: &str = r#"{
+  "version": "1.0",
+  "truncation": null,
+  "padding": null,
+  "added_tokens": [],
+  "normalizer": null,
+  "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+  "post_processor": null,
+  "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+  "model": {
+    "type": "Unigram",
+    "unk_id": null,
+    "byte_fallback": false,
+    "vocab": [
+{VOCABULARY}
+    ]
+  }
+}
+"#;
+
 /// In the decoder, WordPiece puts a space before each word but the first (no word begins with a line end, its
 /// mark for going on without one); the rest turns `<eos>` with the spaces around it into a line end.
 const WORDS: &str = r#"{
@@ -154,6 +175,18 @@ pub(super) fn bpe(
     let merges: Vec<String> = merges.map(merge).collect();
     // The merges first: a vocabulary may have any text in it.
     with_vocabulary(&BPE.replacen("{MERGES}", &merges.join(",\n"), 1), tokens)
+}
+
+/// A unigram model of these pieces of bytes and the logarithms of their probabilities, behind `<eos>`, which the split
+/// keeps out of every piece of text.
+pub(super) fn unigram<'a>(pieces: impl Iterator<Item = (&'a [u8], f64)>) -> String {
+    let alphabet = byte_alphabet();
+    let text = |piece: &[u8]| piece.iter().map(|&byte| alphabet[usize::from(byte)]).collect::<String>();
+    let line =
+        |(text, score): (String, f64)| format!("      [{}, {}]", Value::String(text), Value::from(score));
+    let all = std::iter::once((words::EOS.to_owned(), 0.0));
+    let lines: Vec<String> = all.chain(pieces.map(|(piece, score)| (text(piece), score))).map(line).collect();
+    UNIGRAM.replacen("{VOCABULARY}", &lines.join(",\n"), 1)
 }
 
 /// Which of our own kinds a parsed file is, if its every field is what we would have written.

@@ -10,6 +10,7 @@ mod file;
 mod json;
 mod stream;
 mod training;
+mod unigram;
 mod words;
 
 use std::fmt;

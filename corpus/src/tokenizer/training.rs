@@ -1,11 +1,11 @@
 //! What a tokenizer takes from a training text: gathered piece by piece, then made into a vocabulary. It reads no
 //! files, and does not know who counts which piece.
 
-use super::bpe;
 use super::chars::{CharCounts, Chars};
 use super::counts::{PieceCounts, WordCounts};
 use super::words::{EOS, Words, places};
 use super::{Kind, Limits, Tokenizer, TokenizerConfig};
+use super::{bpe, unigram};
 use crate::CorpusError;
 
 /// A tokenizer that is being made.
@@ -43,7 +43,9 @@ impl Training {
         let seen = match config {
             TokenizerConfig::Chars(_) => Seen::Chars(Box::new(CharCounts::new())),
             TokenizerConfig::Words(limits) => Seen::Words(WordCounts::new(limits.max_counted)),
-            TokenizerConfig::Bpe(subwords) => Seen::Subwords(WordCounts::new(subwords.max_counted)),
+            TokenizerConfig::Bpe(subwords) | TokenizerConfig::Unigram(subwords) => {
+                Seen::Subwords(WordCounts::new(subwords.max_counted))
+            }
             TokenizerConfig::Bytes | TokenizerConfig::File(_) => Seen::Nothing,
         };
         Training { config: config.clone(), eos, seen }
@@ -57,7 +59,7 @@ impl Training {
     /// Bytes of the training text, from its beginning, that are counted.
     pub(crate) fn bytes(&self) -> u64 {
         match &self.config {
-            TokenizerConfig::Bpe(subwords) => subwords.max_bytes,
+            TokenizerConfig::Bpe(subwords) | TokenizerConfig::Unigram(subwords) => subwords.max_bytes,
             _ => u64::MAX,
         }
     }
@@ -114,6 +116,9 @@ impl Training {
             (Seen::Words(counts), _) => Kind::Words(Words::of_counts(counts.into_counted(), &limits)),
             (Seen::Subwords(counts), TokenizerConfig::Bpe(subwords)) => {
                 return Tokenizer::from_json(&bpe::train(counts.into_counted(), subwords));
+            }
+            (Seen::Subwords(counts), TokenizerConfig::Unigram(subwords)) => {
+                return Tokenizer::from_json(&unigram::train(counts.into_counted(), subwords));
             }
             (Seen::Nothing, TokenizerConfig::File(path)) => return Tokenizer::from_file(path),
             (Seen::Nothing | Seen::Subwords(_), _) => Kind::Bytes { eos: self.eos },

@@ -80,6 +80,28 @@ fn a_trained_tokenizer_gives_the_text_back_and_knows_its_end() {
 }
 
 #[test]
+fn a_unigram_model_is_the_same_for_any_number_of_threads_and_gives_the_text_back() {
+    let text: String =
+        (0..3000u32).map(|n| format!("{n} times {} is what we'd call {}\n", n % 31, n * 7)).collect();
+    let config = TokenizerConfig::Unigram(Subwords { vocabulary: 400, ..Subwords::default() });
+    let trained = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| Tokenizer::for_text(&config, &text).unwrap())
+    };
+    let tokenizer = trained(1);
+    for threads in [2, 3, 8] {
+        assert_eq!(trained(threads).to_json(), tokenizer.to_json(), "{threads} threads");
+    }
+    assert_eq!((tokenizer.vocabulary(), tokenizer.mark("<eos>")), (400, Some(0)));
+    for text in [&text, TEXT, "", "<eos>"] {
+        let tokens = tokenizer.encode(text).unwrap();
+        assert_eq!(tokenizer.decode(&tokens), text);
+        assert!(!tokens.contains(&0), "no text makes the end of a document");
+    }
+    assert!(tokenizer.encode(&text).unwrap().len() * 3 < text.len());
+}
+
+#[test]
 fn a_vocabulary_is_smaller_where_the_text_gives_no_more() {
     assert_eq!(ours("ab ab ab", 1000).vocabulary(), 257 + 2, "ab, and ab behind a space");
     let subwords = Subwords { min_count: 3, ..Subwords::default() };
