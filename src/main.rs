@@ -7,14 +7,17 @@ mod config;
 mod coordinator;
 mod digest;
 mod evaluate;
+mod export;
 mod failpoint;
 mod failure;
 mod generate;
+mod generation;
+mod import;
 mod launch;
+mod learning;
 mod prepare;
 mod progress;
 mod resume;
-mod sampler;
 mod train;
 mod verify;
 mod worker;
@@ -41,6 +44,7 @@ enum Command {
     Worker(worker::Arguments),
     Evaluate(evaluate::Arguments),
     Generate(generate::Arguments),
+    Export(export::Arguments),
     Digest(digest::Arguments),
     Verify(verify::Arguments),
     Bench(bench::Arguments),
@@ -67,6 +71,7 @@ fn run(command: Command) -> Result<(), failure::Failure> {
         Command::Worker(arguments) => worker::run(&arguments),
         Command::Evaluate(arguments) => evaluate::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments),
+        Command::Export(arguments) => export::run(&arguments),
         Command::Digest(arguments) => digest::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),

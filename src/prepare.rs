@@ -157,12 +157,16 @@ pub(crate) fn tokens_of_run(config: &Config, tokenizer: &Tokenizer) -> Result<Ru
         }
         None => from_text(config, &launch::data_config(config)?)?,
     };
+    // Of another text the tokens would mean something else.
     if tokens.tokenizer.identity() == tokenizer.identity() {
         return Ok(tokens);
     }
-    Err(Failure::bad_input(
-        "the tokenizer made from the text is not the run's tokenizer.json: the text has changed",
-    ))
+    Err(Failure::bad_input(format!(
+        "data.train: found a text whose vocabulary has {} tokens, expected the one the run's tokenizer.json was made from, \
+         with {}; --text FILE evaluates another text",
+        tokens.tokenizer.vocabulary(),
+        tokenizer.vocabulary()
+    )))
 }
 
 fn missing(folder: &Path, path: &Path) -> Failure {

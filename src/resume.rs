@@ -9,6 +9,7 @@ use toml::{Table, Value};
 
 use crate::config::{self, Config};
 use crate::failure::Failure;
+use crate::import;
 use crate::launch;
 
 /// Why a run cannot be gone on with as asked.
@@ -20,20 +21,31 @@ enum ResumeError {
     Differs { run: String, key: String, found: String, own: String },
     #[error("{run}: the training, validation or test text is not the one this run was made with")]
     Data { run: String },
+    #[error("{run}: the run started from model.weights, and no checkpoint of it is left to go on from")]
+    Weights { run: String },
     #[error("{run}: the tokenizer made from the text is not the run's tokenizer.json")]
     Tokenizer { run: String },
 }
 
 /// The latest whole checkpoint of a run, when `config` may go on with it; none when the run has not come so far.
-pub(crate) fn find(folder: &Path, config: &Config) -> Result<Option<Checkpoint>, Failure> {
+pub(crate) fn find(folder: &Path, config: &mut Config) -> Result<Option<Checkpoint>, Failure> {
     let run = RunFolder::new(folder);
     let own = config::read_resolved(&run.config())?;
+    if let Some(weights) = &mut config.model.weights {
+        import::identify(weights, own.model.weights.as_ref())?;
+    }
     if let Some((key, found, own)) = first_difference(&table(config)?, &table(&own)?) {
         let run = folder.display().to_string();
         return Err(Failure::bad_input(ResumeError::Differs { run, key, found, own }));
     }
     let found = match run.latest() {
-        Err(CheckpointError::None { .. }) if !run.has_checkpoints()? => return Ok(None),
+        Err(CheckpointError::None { .. }) if !run.has_checkpoints()? => {
+            let run = folder.display().to_string();
+            let from_the_seed = own.model.weights.is_none();
+            return from_the_seed
+                .then_some(None)
+                .ok_or_else(|| Failure::bad_input(ResumeError::Weights { run }));
+        }
         found => found?,
     };
     for passed_over in &found.passed_over {

@@ -213,7 +213,7 @@ impl Coordinator {
 fn limits(run: &Run) -> Limits {
     let settings = &run.settings;
     let layout = run.layout.clone();
-    Limits { layout, streams: settings.streams, window: settings.window, lanes: settings.lanes }
+    Limits { layout, streams: settings.streams, lanes: settings.lanes }
 }
 
 fn listen_error(listener: &TcpListener, source: std::io::Error) -> RunError {

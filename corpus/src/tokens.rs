@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::{DocumentOrder, IGNORED, StreamPlan, TokenFile, TokenFileError};
+use crate::{DocumentOrder, IGNORED, Span, StreamPlan, TokenFile, TokenFileError};
 
 /// Tokens that can be read in any place.
 #[derive(Debug, Clone)]
@@ -127,25 +127,25 @@ impl Tokens {
 }
 
 impl StreamPlan {
-    /// As [`StreamPlan::fill`], from wherever the tokens are.
+    /// As [`StreamPlan::fill_span`], from wherever the tokens are.
     ///
     /// # Errors
     /// As for [`Tokens::read`].
     pub fn fill_from(
         &self,
         tokens: &Tokens,
-        window: u64,
+        span: Span,
         lane: usize,
         inputs: &mut Vec<u32>,
         targets: &mut Vec<u32>,
     ) -> Result<(), TokenFileError> {
         if let (Store::Memory(tokens), None) = (&tokens.store, &tokens.order) {
-            self.fill(tokens, window, lane, inputs, targets);
+            self.fill_span(tokens, span, lane, inputs, targets);
             return Ok(());
         }
         assert_eq!(tokens.len(), self.tokens(), "the tokens are not those the plan was made for");
-        assert!(window < self.windows(), "window {window} of a plan with {} windows", self.windows());
-        let (start, steps) = (window as usize * self.window(), self.window());
+        assert!(span.start + u64::from(span.steps) <= self.time_steps(), "{span:?} of {}", self.time_steps());
+        let (start, steps) = (span.start as usize, span.steps as usize);
         let width = self.lane_streams(lane).len();
         inputs.clear();
         targets.clear();

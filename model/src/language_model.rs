@@ -2,20 +2,24 @@
 //!
 //! Arguments are checked here, before any work; `pass` does it.
 
+mod inference;
+
 use std::ops::Range;
 
 use crate::{
     Gradients, LaneLoss, ModelConfig, ModelError, Parameters, Partial, Window,
     dense_parts::{DenseParts, FinishedPart, part_ranges},
-    dropout::Dropout,
     embedding,
+    head::{Aim, Head},
     kernels::{Context, Isa, Lane, Lanes, Panels, Scratch, with_team},
     layer::LayerTape,
     layout::{GradientLayout, ParameterLayout},
+    masks::{GivenMasks, Masks},
     pass::{Pass, Tapes},
     stopwatch::{Stage, Stopwatch},
     window::{LaneStreams, check_length, check_tokens},
 };
+pub use inference::Scores;
 
 /// A model's shape with the memory its windows need, kept from call to call. Parameters and carries are the caller's.
 pub struct LanguageModel {
@@ -28,6 +32,7 @@ pub struct LanguageModel {
     spare: Vec<Partial>,
     spare_runs: Vec<Vec<f32>>,
     watch: Stopwatch,
+    given: Option<GivenMasks>,
 }
 
 impl LanguageModel {
@@ -49,6 +54,8 @@ impl LanguageModel {
         let tapes = Tapes {
             layers: (0..config.layers).map(|_| LayerTape::default()).collect(),
             inputs: (0..=config.layers).map(|_| Panels::default()).collect(),
+            recurrent: vec![Vec::new(); config.layers],
+            head: Head::new(&config),
             ..Tapes::default()
         };
         Ok(Self {
@@ -61,7 +68,15 @@ impl LanguageModel {
             spare: Vec::new(),
             spare_runs: Vec::new(),
             watch: Stopwatch::start(),
+            given: None,
         })
+    }
+
+    /// The same model with masks from elsewhere for every window it trains on, to be compared with another implementation. They must fit
+    /// the model and the windows' streams: what is missing at their ends counts as dropped.
+    #[must_use]
+    pub fn with_masks(self, masks: GivenMasks) -> Self {
+        Self { given: Some(masks), ..self }
     }
 
     /// The shape.
@@ -148,12 +163,14 @@ impl LanguageModel {
         let streams = stream_indices(window.lanes);
         let lanes = columns(window.lanes);
         let lanes = Lanes { steps: window.steps, streams: streams.len(), lanes: &lanes, groups };
-        let dropout = Dropout::new(self.config.dropout, window.seed, window.step, &streams);
+        let drawn = (window.seed, window.step);
+        let masks = Masks::new(&self.config, drawn, &streams, self.given.as_ref());
         let mut pass = Pass {
             config: &self.config,
             parameters,
             window,
-            dropout,
+            masks: Some(masks),
+            aim: Aim::Train,
             tapes: &mut self.tapes,
             watch: Stopwatch::start(),
         };
@@ -167,12 +184,14 @@ impl LanguageModel {
         self.watch = pass.watch;
     }
 
-    /// The embedding's gradient of one group, after a pass.
+    /// The touched rows of one group, after a pass: the embedding's, and with a sampled softmax the decoder's.
     fn row_gradients(&mut self, window: &Window<'_>, group: &Range<usize>) -> (Vec<u32>, Vec<f32>) {
         let (gradient, width) = (&self.tapes.input_gradient, self.config.embedding);
-        let rows = embedding::row_gradients(gradient, width, window.inputs, window.lanes, group.clone());
+        let (mut rows, mut values) =
+            embedding::row_gradients(gradient, width, window.inputs, window.lanes, group.clone());
+        self.tapes.head.append_rows(&self.config, (window, group), (&mut rows, &mut values));
         self.watch.lap(Stage::EmbeddingGradient);
-        rows
+        (rows, values)
     }
 
     /// Forward alone, without dropout: each lane's loss, and `carries` moved on as by [`Self::gradients`].
@@ -186,7 +205,7 @@ impl LanguageModel {
         carries: &mut [f32],
     ) -> Result<Vec<LaneLoss>, ModelError> {
         self.check(parameters, window, carries)?;
-        self.forward(parameters, window, carries);
+        self.forward(Aim::Evaluate, parameters, window, carries);
         Ok(self.tapes.head.lane_losses(window))
     }
 
@@ -215,9 +234,9 @@ impl LanguageModel {
             step_tokens: 0,
         };
         self.check(parameters, &window, carries)?;
-        self.forward(parameters, &window, carries);
+        self.forward(Aim::Predict, parameters, &window, carries);
         for (row, logits) in logits.chunks_exact_mut(self.config.vocabulary).enumerate() {
-            self.tapes.head.logits().get_row(row, logits);
+            self.tapes.head.copy_logits(row, logits);
         }
         Ok(())
     }
@@ -238,9 +257,10 @@ impl LanguageModel {
     }
 
     /// Forward without dropout, with the rows' losses.
-    fn forward(&mut self, parameters: &Parameters, window: &Window<'_>, carries: &mut [f32]) {
+    fn forward(&mut self, aim: Aim, parameters: &Parameters, window: &Window<'_>, carries: &mut [f32]) {
         let (config, tapes) = (&self.config, &mut self.tapes);
-        let mut pass = Pass { config, parameters, window, dropout: None, tapes, watch: Stopwatch::start() };
+        let (masks, watch) = (None, Stopwatch::start());
+        let mut pass = Pass { config, parameters, window, aim, masks, tapes, watch };
         let (isa, scratch) = (self.isa, &self.scratch);
         with_team(|team| {
             let ctx = Context { team, isa, scratch };

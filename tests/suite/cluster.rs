@@ -18,6 +18,63 @@ const VARIANTS: &[&[&str]] = &[
     &["model.cell=rnn_tanh", "train.lanes=7"],
     &["data.tokenizer={kind=\"words\",min_count=20,max_vocab=12}", "train.window=3"],
     &["data.tokenizer={kind=\"bpe\",vocabulary=270}", "train.window=3"],
+    &["train.optimizer={kind=\"sgd\",weight_decay=0.01}", "train.learning_rate=0.5", "train.warmup=9"],
+    &["train.optimizer=momentum", "train.learning_rate=0.1", "train.schedule={kind=\"linear\",warmup=4}"],
+    &["train.optimizer={kind=\"nesterov\",weight_decay=0.01}", "train.learning_rate=0.1"],
+    &["train.optimizer={kind=\"adam\",weight_decay=0.01}", "model.tied=true", "model.embedding=13"],
+    &["train.optimizer=adamw", "train.schedule={kind=\"steps\",milestones=[9,20],unit=\"steps\"}"],
+    &["train.optimizer={kind=\"rmsprop\",momentum=0.9,centered=true}", "train.learning_rate=0.001"],
+    &["train.optimizer=rmsprop"],
+    &["train.optimizer={kind=\"adagrad\",lr_decay=0.01,initial_accumulator_value=0.1}"],
+    &["train.optimizer={kind=\"asgd\",t0=9,weight_decay=0.01}", "train.learning_rate=0.5"],
+    NT_ASGD,
+    &[
+        "train.schedule={kind=\"plateau\",divide=4.0,patience=1}",
+        "train.evaluate_every=4",
+        "train.learning_rate=0.5",
+    ],
+    &["train.clip_value=0.001"],
+    &["train.random_window={deviation=2.0,minimum=3}", "train.epochs=2"],
+    &["train.accumulate=3", "train.epochs=2"],
+    &["train.accumulate=2", "model.tied=true", "model.embedding=13", "train.lanes=5"],
+    &["train.random_window={probability=0.5,deviation=3.0}", "train.accumulate=2", "train.steps=40"],
+    &["model.locked_dropout=true"],
+    &["model.dropout_input=0.5"],
+    &["model.dropout_hidden=0.5"],
+    &["model.dropout_output=0.5"],
+    &["model.dropout_embedding=0.2"],
+    &["model.dropout_embedding=0.2", "model.tied=true", "model.embedding=13"],
+    &["model.weight_drop=0.4"],
+    &["model.weight_drop=0.4", "model.cell=gru", "cluster.exchange=star"],
+    &["model.activation_regularisation=2"],
+    &["model.temporal_activation_regularisation=1"],
+    &["model.label_smoothing=0.1"],
+    &["model.hidden=[19,8]"],
+    &["model.hidden=[19,12]", "model.tied=true", "model.embedding=12", "model.init=\"glorot\""],
+    &["model.init={kind=\"orthogonal\",range=0.05}", "model.forget_bias=1"],
+    &["model.init=pytorch"],
+    &["model.softmax={kind=\"adaptive\",cutoffs=[6,15],div_value=2.0}"],
+    &[
+        "model.softmax={kind=\"adaptive\",cutoffs=[],head_bias=true}",
+        "train.optimizer=sgd",
+        "train.learning_rate=0.5",
+    ],
+    &["model.softmax={kind=\"sampled\",samples=9}", "model.embedding=13"],
+    &[
+        "model.softmax={kind=\"sampled\",samples=7}",
+        "model.embedding=13",
+        "train.optimizer=sgd",
+        "train.learning_rate=0.5",
+    ],
+];
+
+/// Averaging begins in the middle: the rate is so high that validations get worse.
+const NT_ASGD: &[&str] = &[
+    "train.optimizer={kind=\"nt_asgd\",nonmonotone=2,weight_decay=0.001}",
+    "train.learning_rate=20",
+    "train.evaluate_every=3",
+    "train.schedule=constant",
+    "train.epochs=2",
 ];
 
 #[test]
@@ -42,11 +99,13 @@ fn any_number_of_workers_and_threads_gives_the_same_bits() {
     );
 }
 
-/// Also with tied weights, whose touched rows are folded into slices, and with words, whose rows are many.
+/// Also with tied weights, whose touched rows are folded into slices, with words, whose rows are many, and with every softmax.
 #[test]
 fn star_and_mesh_give_the_same_bits() {
     let shop = Workshop::new();
-    for (number, variant) in [&[][..], VARIANTS[1], VARIANTS[2]].iter().enumerate() {
+    let softmaxes = VARIANTS.iter().copied().filter(|variant| variant[0].starts_with("model.softmax"));
+    let variants = [&[][..], VARIANTS[1], VARIANTS[2]].into_iter().chain(softmaxes);
+    for (number, variant) in variants.enumerate() {
         let sets: Vec<&str> = variant.iter().flat_map(|set| ["--set", set]).collect();
         let digest = |exchange: &str, workers: &str| {
             let run = format!("{exchange}{number}w{workers}");

@@ -24,6 +24,15 @@ const REFUSED: &[(&[&str], &[&str])] = &[
     (&["--set", "model.hidden=0"], &["model.hidden: found 0"]),
     (&["--set", "cluster.workers=0"], &["cluster.workers: found 0"]),
     (&["--resume"], &["new/config.toml", "No such file"]),
+    (
+        &["--set", "model.weights=absent.safetensors"],
+        &["model.weights", "absent.safetensors", "No such file"],
+    ),
+    (&["--set", "model.weights=text.txt"], &["model.weights", "text.txt"]),
+    (
+        &["--set", "model.weights={path=\"a\",blake3=\"x\"}"],
+        &["model.weights.blake3", "64 hexadecimal digits"],
+    ),
 ];
 
 #[test]
@@ -99,9 +108,18 @@ fn paths_that_are_no_run_are_named() {
 fn every_subcommand_shows_an_example() {
     let shop = Workshop::new();
     let help = shop.succeed(&["--help"]);
-    for command in
-        ["prepare", "train", "coordinator", "worker", "evaluate", "generate", "digest", "verify", "bench"]
-    {
+    for command in [
+        "prepare",
+        "train",
+        "coordinator",
+        "worker",
+        "evaluate",
+        "generate",
+        "export",
+        "digest",
+        "verify",
+        "bench",
+    ] {
         assert!(help.contains(command), "{help}");
         let help = shop.succeed(&[command, "--help"]);
         let example = ["Example", "Examples"].map(|title| format!("{title}:\n  carousel {command} "));
