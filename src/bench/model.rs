@@ -149,7 +149,7 @@ fn of_configuration(path: &str) -> Result<BenchOptions, Failure> {
         return Err(Failure::bad_input(format!("--model: found {path:?}, expected {expected}")));
     }
     let config = config::load(Path::new(path), &[])?;
-    let vocabulary = Corpus::load(&launch::data_config(&config))?.tokenizer.vocabulary();
+    let vocabulary = Corpus::load(&launch::data_config(&config)?)?.tokenizer.vocabulary();
     let cut = launch::cut_of(&config);
     let (streams, window, lanes) = (cut.streams, cut.window, cut.lanes);
     let config = launch::model_config(&config, vocabulary)?;

@@ -16,6 +16,8 @@ const VARIANTS: &[&[&str]] = &[
     &["model.cell=lstm_coupled"],
     &["model.dropout=0"],
     &["model.cell=rnn_tanh", "train.lanes=7"],
+    &["data.tokenizer={kind=\"words\",min_count=20,max_vocab=12}", "train.window=3"],
+    &["data.tokenizer={kind=\"bpe\",vocabulary=270}", "train.window=3"],
     &[
         "train.optimizer={kind=\"sgd\",weight_decay=0.01}",
         "train.learning_rate=0.5",
