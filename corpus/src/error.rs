@@ -5,7 +5,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::StorageError;
+use crate::{PreparedError, StorageError, TokenFileError};
 
 /// Why a text could not be read, or not be turned into tokens.
 #[derive(Debug, thiserror::Error)]
@@ -190,6 +190,37 @@ pub enum CorpusError {
         /// What the tokenizer said.
         reason: String,
     },
+    /// Two passes over a text did not read the same.
+    #[error("{setting}: the text has changed while it was read; nothing was kept of it")]
+    TextChanged {
+        /// The configuration key.
+        setting: String,
+    },
+    /// With documents apart, the fraction to validate with begins in the last document.
+    #[error(
+        "data.valid_fraction = {fraction} with data.documents = \"apart\": none of the {documents} documents begins \
+         in that part of the text; name a text with data.valid"
+    )]
+    NoDocumentToValidate {
+        /// The fraction.
+        fraction: f64,
+        /// Documents of the training text.
+        documents: u64,
+    },
+    /// With documents apart, the tokenizer has no token to end one.
+    #[error("data.eos = {eos:?}: the tokenizer {tokenizer} has no such token to end a document with")]
+    NoEos {
+        /// The text of the token.
+        eos: String,
+        /// The tokenizer, as the configuration has it.
+        tokenizer: String,
+    },
+    /// A token file cannot be used, or not be written.
+    #[error(transparent)]
+    TokenFile(#[from] TokenFileError),
+    /// A folder of prepared tokens cannot be used, or not be made.
+    #[error(transparent)]
+    Prepared(#[from] PreparedError),
     /// `${VAR}` in a path, and the environment has no `VAR`.
     #[error("{text:?}: the environment variable {name} is not set; set it, or write ${{{name}:-default}}")]
     UnsetVariable {

@@ -37,7 +37,7 @@ fn check_data(config: &Config) -> Result<(), ConfigError> {
     let format = data.format.parse::<carousel_corpus::Format>();
     require(format.is_ok(), "data.format", format!("{:?}", data.format), carousel_corpus::Format::NAMES)?;
     require(!data.field.is_empty(), "data.field", "\"\"", "the name of a field or a column")?;
-    require(!data.tokenizer.is_empty(), "data.tokenizer", "\"\"", "chars, bytes, words or a tokenizer.json")
+    super::tokens::validate(data)
 }
 
 fn check_model(config: &Config) -> Result<(), ConfigError> {

@@ -27,7 +27,7 @@ use std::vec::IntoIter;
 pub use self::format::Format;
 use self::input::{Input, Meter};
 use self::listing::Place;
-pub use self::listing::is_url;
+pub use self::listing::{FileStamp, is_url};
 pub use self::storage::{LocalOnly, Object, Storage, StorageError};
 use crate::CorpusError;
 
@@ -151,6 +151,11 @@ impl Source {
     /// Bytes of everything that was named, as it is stored; none when a server does not tell.
     pub fn total_bytes(&self) -> Option<u64> {
         self.total
+    }
+
+    /// Everything that was named, in its order, as it is now.
+    pub fn files(&self) -> Vec<FileStamp> {
+        self.places.as_slice().iter().map(Place::stamp).collect()
     }
 
     /// Reads until a piece is certain, or everything is read.
