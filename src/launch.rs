@@ -9,7 +9,7 @@ use carousel_coordinator::{
     Coordinator, Cut, Ending, Exchange, ReplicaLayout, Run, RunError, Sections, Splits, Start, Summary,
     TensorShape, TokenSource,
 };
-use carousel_corpus::{DataConfig, EOS, Tokenizer};
+use carousel_corpus::{DataConfig, EOS, SourceOptions, Tokenizer};
 use carousel_model::{ModelConfig, Optimizer, ParameterLayout};
 use carousel_proto::gradient::GradientLayout;
 use carousel_proto::v1::{self, RunSettings};
@@ -161,8 +161,16 @@ pub(crate) fn data_config(config: &Config) -> Result<DataConfig, Failure> {
         tokenizer: config.data.tokenizer.resolve()?,
         documents: config.data.documents.into(),
         eos: config.data.eos.clone().unwrap_or_else(|| EOS.into()),
-        ..DataConfig::default()
+        format: config.data.format.parse().unwrap_or_default(),
+        field: config.data.field.clone(),
+        storage: crate::storage::storage(),
     })
+}
+
+/// How a text is read that is named on the command line: the format by its name, whatever the run's own text is.
+pub(crate) fn text_options(config: &Config) -> SourceOptions {
+    let (field, storage) = (config.data.field.clone(), crate::storage::storage());
+    SourceOptions { field, storage, ..SourceOptions::default() }
 }
 
 /// The model of a configuration over so many tokens.

@@ -18,6 +18,7 @@ mod learning;
 mod prepare;
 mod progress;
 mod resume;
+mod storage;
 mod train;
 mod verify;
 mod worker;

@@ -238,6 +238,15 @@ mod tests {
         for init in [f32::INFINITY, -1.0, f32::NAN] {
             assert!(matches!(ModelConfig { init, ..small() }.validate(), Err(ModelError::Init(_))));
         }
+        let widths = ModelConfig { hidden_below: vec![5, 6], ..small() };
+        assert_eq!(widths.validate(), Err(ModelError::Widths { found: 3, layers: 2 }));
+        assert_eq!(small().with_widths(&[0, 4]).validate(), Err(ModelError::ZeroSize("hidden")));
+        let tied = ModelConfig { tied: true, ..small().with_widths(&[4, 5]) };
+        assert_eq!(tied.validate(), Err(ModelError::TiedWidths { embedding: 4, hidden: 5 }));
+        for (cell, found) in [(Cell::Gru, 1.0), (Cell::LstmCoupled, -1.0), (Cell::Lstm, f32::INFINITY)] {
+            let biased = ModelConfig { cell, forget_bias: found, ..small() };
+            assert_eq!(biased.validate(), Err(ModelError::ForgetBias { found, cell }));
+        }
         let huge = ModelConfig { hidden: usize::MAX / 2, ..small() };
         assert!(matches!(huge.validate(), Err(ModelError::TooLarge(_))));
     }

@@ -165,11 +165,13 @@ fn peak_memory() -> Option<u64> {
 
 fn print(name: &str, options: &BenchOptions, report: &BenchReport) {
     let BenchOptions { config, streams, window, lanes, .. } = options;
-    let (cell, layers, hidden) = (config.cell, config.layers, config.hidden);
+    let (cell, vocabulary, softmax) = (config.cell, config.vocabulary, config.softmax.name());
+    let layers = match widths(config)[..] {
+        [hidden] => format!("{} x {hidden}", config.layers),
+        ref widths => format!("layers of {widths:?}"),
+    };
     println!(
-        "{name}: {cell}, {layers} x {hidden}, vocabulary {}, {} softmax, {streams} streams, window {window}",
-        config.vocabulary,
-        config.softmax.name()
+        "{name}: {cell}, {layers}, vocabulary {vocabulary}, {softmax} softmax, {streams} streams, window {window}"
     );
     println!("{} parameters, {lanes} lanes, {} threads, {}\n", report.parameters, report.threads, report.isa);
     println!("tokens/s        {:10.0}", report.tokens_per_second);
@@ -187,6 +189,15 @@ fn print(name: &str, options: &BenchOptions, report: &BenchReport) {
     }
 }
 
+/// The layers' widths; one, when it is that of all.
+fn widths(config: &ModelConfig) -> Vec<usize> {
+    let mut widths: Vec<usize> = (0..config.layers).map(|layer| config.width(layer)).collect();
+    if widths.iter().all(|width| *width == config.hidden) {
+        widths.truncate(1);
+    }
+    widths
+}
+
 fn as_json(name: &str, options: &BenchOptions, report: &BenchReport) -> serde_json::Value {
     let config = &options.config;
     let phases = report.phases.iter().map(|p| (p.name.to_owned(), json!(p.seconds * 1e3)));
@@ -196,7 +207,10 @@ fn as_json(name: &str, options: &BenchOptions, report: &BenchReport) -> serde_js
         "vocabulary": config.vocabulary,
         "softmax": config.softmax.name(),
         "embedding": config.embedding,
-        "hidden": config.hidden,
+        "hidden": match widths(config)[..] {
+            [hidden] => json!(hidden),
+            ref widths => json!(widths),
+        },
         "layers": config.layers,
         "streams": options.streams,
         "window": options.window,

@@ -88,6 +88,9 @@ fn resolve_paths(config: &mut Config) -> Result<(), ConfigError> {
 
 fn absolute(path: &str) -> Result<String, ConfigError> {
     let expanded: PathBuf = expand(path)?;
+    if let Some(url) = expanded.to_str().filter(|text| carousel_corpus::is_url(text)) {
+        return Ok(url.to_owned());
+    }
     let absolute = std::path::absolute(&expanded);
     let absolute = absolute.map_err(|source| ConfigError::Unreadable { path: expanded, source })?;
     Ok(absolute.to_string_lossy().into_owned())

@@ -81,7 +81,11 @@ pub(crate) struct Data {
     pub max_bytes: Option<u64>,
     /// The last part of the training text that validates, where no file is named.
     pub valid_fraction: f64,
-    /// `chars`, `bytes`, `words`, `bpe`, or the path of a Hugging Face tokenizer.json; or a table with `kind`.
+    /// What a file holds: `auto` (by its name), `text`, `jsonl` or `parquet`.
+    pub format: String,
+    /// The field of a JSON line, or the column of a Parquet file, that is the text.
+    pub field: String,
+    /// `chars`, `bytes`, `words`, `bpe`, `unigram`, or the path of a Hugging Face tokenizer.json; or a table with `kind`.
     pub tokenizer: TokenizerChoice,
     /// `joined`, or `apart`: each ended by `eos`, those of the training text shuffled by the seed.
     #[serde(skip_serializing_if = "is_default")]
@@ -111,6 +115,8 @@ impl Default for Data {
             include: Vec::new(),
             max_bytes: None,
             valid_fraction: 0.1,
+            format: "auto".into(),
+            field: "text".into(),
             tokenizer: TokenizerChoice::named("chars"),
             documents: Documents::Joined,
             eos: None,

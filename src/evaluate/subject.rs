@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use carousel_corpus::{CorpusError, SourceOptions, Tokenizer, Tokens, read_text};
+use carousel_corpus::{CorpusError, Tokenizer, Tokens, read_text};
 
 use crate::config::Config;
 use crate::failure::Failure;
+use crate::launch;
 use crate::prepare::{self, RunTokens};
 
 /// A text of a run.
@@ -38,8 +39,8 @@ pub(super) struct Subject {
 
 impl Subject {
     /// A text in a file.
-    pub(super) fn file(path: &Path, tokenizer: &Tokenizer) -> Result<Self, Failure> {
-        let text = read_text("--text", &[path.to_owned()], &SourceOptions::default())?;
+    pub(super) fn file(config: &Config, path: &Path, tokenizer: &Tokenizer) -> Result<Self, Failure> {
+        let text = read_text("--text", &[path.to_owned()], &launch::text_options(config))?;
         Self::new(path.display().to_string(), tokenizer.encode(&text)?, None)
     }
 

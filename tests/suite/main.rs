@@ -18,4 +18,5 @@ mod netlab;
 mod prepare;
 mod program;
 mod recipes;
+mod sources;
 mod weights;

@@ -113,7 +113,7 @@ mod tests {
         let mut sum = Accumulation::new(LAYOUT);
         sum.add(vec![partial(0.0, 3, -0.0)]);
         sum.add(vec![partial(0.0, 4, -0.0)]);
-        let node = sum.fold(&[0..1]).remove(0);
+        let node = sum.fold(std::slice::from_ref(&(0..1))).remove(0);
         assert_eq!(node.row_values.iter().map(|x| x.to_bits()).collect::<Vec<_>>(), [0x8000_0000; 2]);
     }
 }

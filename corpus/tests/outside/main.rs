@@ -8,6 +8,7 @@ mod hugging_face;
 mod prepared;
 mod roundtrips;
 mod shared_texts;
+mod sources;
 mod streams;
 mod tokenizer_files;
 mod trained_bpe;

@@ -68,10 +68,10 @@ impl Case {
                 if target == IGNORED_TARGET {
                     continue;
                 }
-                for unit in stream * width..(stream + 1) * width {
+                for (unit, output) in outputs.iter().enumerate().skip(stream * width).take(width) {
                     let mask = self.output_mask.get(unit).map_or(1.0, |&m| f64::from(m));
-                    squares += (mask * outputs[unit]).powi(2);
-                    changes += before.get(unit).map_or(0.0, |before: &f64| (outputs[unit] - before).powi(2));
+                    squares += (mask * output).powi(2);
+                    changes += before.get(unit).map_or(0.0, |before: &f64| (output - before).powi(2));
                 }
                 let logits: Vec<f64> = logits[stream * v..][..v].iter().map(|&z| f64::from(z)).collect();
                 smoothed += logits[target as usize] - logits.iter().sum::<f64>() / v as f64;
