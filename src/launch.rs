@@ -59,7 +59,7 @@ pub(crate) fn prepare(
         return Err(RunError::Exists { path: folder }.into());
     }
     let RunTokens { tokenizer, train, valid, test, folder: prepared } =
-        prepare::tokens_of(&config, &arguments.config)?;
+        prepare::tokens_of(&config, &arguments.config, |line| println!("{line}"))?;
     // Kept with the run, so that an evaluation finds it.
     config.data.prepared = prepared.map(|folder| folder.to_string_lossy().into_owned());
     let model = model_config(&config, tokenizer.vocabulary())?;

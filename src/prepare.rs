@@ -131,11 +131,11 @@ pub(crate) struct RunTokens {
 }
 
 /// Reads a configuration's tokens: from the folder that was prepared for it, if there is one, and from its text
-/// otherwise. `path`: the configuration's own, for the folder's name.
+/// otherwise. `path`: the configuration's own, for the folder's name. `say` hears which it is.
 ///
 /// # Errors
 /// When there is a folder that does not fit, or one is named in the configuration and is not there.
-pub(crate) fn tokens_of(config: &Config, path: &Path) -> Result<RunTokens, Failure> {
+pub(crate) fn tokens_of(config: &Config, path: &Path, say: fn(String)) -> Result<RunTokens, Failure> {
     let data = launch::data_config(config)?;
     let folder = folder_of(config, path);
     let named = config.data.prepared.is_some();
@@ -145,10 +145,10 @@ pub(crate) fn tokens_of(config: &Config, path: &Path) -> Result<RunTokens, Failu
         None if named => return Err(missing(&folder, path)),
         None if !is_large(config, &data)? => return from_text(config, &data),
         None => {
-            println!(
+            say(format!(
                 "text        is larger than data.in_memory, {} bytes: preparing it",
                 config.data.in_memory
-            );
+            ));
             make(&folder, &data, &mut bar)?
         }
     };
@@ -159,9 +159,12 @@ pub(crate) fn tokens_of(config: &Config, path: &Path) -> Result<RunTokens, Failu
         other => other.into(),
     })?;
     for split in &opened.absent {
-        println!("text        {} is not here; its tokens are used as they were prepared", split.setting());
+        say(format!(
+            "text        {} is not here; its tokens are used as they were prepared",
+            split.setting()
+        ));
     }
-    println!("tokens      {} fits and is used", folder.display());
+    say(format!("tokens      {} fits and is used", folder.display()));
     from_files(config, opened, folder)
 }
 
@@ -171,7 +174,9 @@ pub(crate) fn tokens_of(config: &Config, path: &Path) -> Result<RunTokens, Failu
 /// When the folder does not fit the text any more, or the text not the tokenizer; those of reading it.
 pub(crate) fn tokens_of_run(config: &Config, tokenizer: &Tokenizer) -> Result<RunTokens, Failure> {
     let tokens = match config.data.prepared.as_ref().map(Path::new) {
-        Some(folder) if folder.exists() => tokens_of(config, Path::new("CONFIG.toml"))?,
+        Some(folder) if folder.exists() => {
+            tokens_of(config, Path::new("CONFIG.toml"), |line| eprintln!("{line}"))?
+        }
         Some(folder) => {
             eprintln!("note: {} is not there any more; reading the text", folder.display());
             from_text(config, &launch::data_config(config)?)?
