@@ -1,6 +1,7 @@
 //! How the program ends when it does not end well: one readable message and an exit code.
 
 use std::error::Error;
+use std::fmt::Display;
 
 use carousel_coordinator::checkpoint::CheckpointError;
 use carousel_coordinator::{CutError, JournalError, RunError};
@@ -22,6 +23,9 @@ pub(crate) enum Failure {
     /// The user ended it, and nothing is lost.
     #[error("stopped after step {step}; go on with --resume")]
     Interrupted { step: u64 },
+    /// The user ended it; there is nothing to go on with.
+    #[error("stopped")]
+    Stopped,
 }
 
 impl Failure {
@@ -33,12 +37,18 @@ impl Failure {
         Self::Failed(problem.into())
     }
 
+    /// Refuses an option by its name, with what was found and what was expected.
+    pub(crate) fn unless(holds: bool, option: &str, found: impl Display, expected: &str) -> Result<(), Self> {
+        let refusal = || Self::bad_input(format!("{option}: found {found}, expected {expected}"));
+        if holds { Ok(()) } else { Err(refusal()) }
+    }
+
     /// 2: bad input; 1: failure; 130: interrupted, as shells say it.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::BadInput(_) => 2,
             Self::Failed(_) => 1,
-            Self::Interrupted { .. } => 130,
+            Self::Interrupted { .. } | Self::Stopped => 130,
         }
     }
 }

@@ -6,17 +6,18 @@ use std::path::{Path, PathBuf};
 
 use carousel_coordinator::checkpoint::RunFolder;
 use carousel_coordinator::{
-    Coordinator, Cut, Ending, Exchange, Length, ReplicaLayout, Run, RunError, Schedule, Sections, Splits,
-    Start, Summary, TensorShape, TokenSource, Training,
+    Coordinator, Cut, Ending, Exchange, ReplicaLayout, Run, RunError, Sections, Splits, Start, Summary,
+    TensorShape, TokenSource,
 };
 use carousel_corpus::{Corpus, DataConfig, Tokenizer, TokenizerConfig};
-use carousel_model::{ModelConfig, Optimizer, OptimizerConfig, ParameterLayout};
+use carousel_model::{ModelConfig, Optimizer, ParameterLayout};
 use carousel_proto::gradient::GradientLayout;
-use carousel_proto::v1::{self, RunSettings, optimizer_settings::Kind};
+use carousel_proto::v1::{self, RunSettings};
 
-use crate::config::{self, Config, ScheduleConfig};
+use crate::config::{self, Config};
 use crate::failure::Failure;
 use crate::import;
+use crate::learning;
 use crate::resume;
 
 /// Which run, as the command line says.
@@ -77,7 +78,7 @@ pub(crate) fn prepare(
 
 /// The replica that a new run starts from, where it is not the seed's.
 fn replica_of_file(config: &mut Config, model: &ModelConfig) -> Result<Option<Sections>, Failure> {
-    let optimizer = optimizer(config).0;
+    let optimizer = learning::optimizer(&config.train.optimizer.0);
     let make = |layout: &ParameterLayout| Ok(Optimizer::new(optimizer, layout)?);
     let weights = config.model.weights.as_mut();
     weights.map(|weights| import::replica(weights, model, make)).transpose()
@@ -98,7 +99,8 @@ pub(crate) fn synthetic(
     Ok(Prepared { config, run })
 }
 
-fn run_of(
+/// A run of checked parts, as the configuration says.
+pub(crate) fn run_of(
     config: &Config,
     model: &ModelConfig,
     tokens: TokenSource,
@@ -110,7 +112,7 @@ fn run_of(
         settings: run_settings(config, model),
         layout: replica_layout(config, model)?,
         tokens,
-        training: training(config),
+        training: learning::training(config),
         exchange: match config.cluster.exchange {
             config::Exchange::Mesh => Exchange::Mesh,
             config::Exchange::Star => Exchange::Star,
@@ -158,6 +160,7 @@ pub(crate) fn data_config(config: &Config) -> DataConfig {
         max_bytes: config.data.max_bytes,
         valid_fraction: config.data.valid_fraction,
         tokenizer,
+        ..DataConfig::default()
     }
 }
 
@@ -168,12 +171,16 @@ pub(crate) fn model_config(config: &Config, vocabulary: usize) -> Result<ModelCo
         cell: model.cell.parse()?,
         vocabulary,
         embedding: model.embedding as usize,
-        hidden: model.hidden as usize,
         layers: model.layers as usize,
         tied: model.tied,
         dropout: model.dropout,
-        init: model.init,
-    };
+        init: model.init.0.range(),
+        initialisation: model.init.0.rule(),
+        forget_bias: model.forget_bias,
+        regularisation: model.regularisation(),
+        ..ModelConfig::default()
+    }
+    .with_widths(&model.hidden.widths());
     made.validate()?;
     Ok(made)
 }
@@ -182,40 +189,6 @@ pub(crate) fn model_config(config: &Config, vocabulary: usize) -> Result<ModelCo
 pub(crate) fn cut_of(config: &Config) -> Cut {
     let train = &config.train;
     Cut { streams: train.streams as usize, window: train.window as usize, lanes: train.lanes as usize }
-}
-
-fn training(config: &Config) -> Training {
-    let train = &config.train;
-    let length = match (train.epochs, train.steps) {
-        (Some(epochs), _) => Length::Epochs(epochs),
-        (None, steps) => Length::Steps(steps.expect("a validated configuration has epochs or steps")),
-    };
-    let schedule = match train.schedule.0 {
-        ScheduleConfig::Constant => Schedule::Constant,
-        ScheduleConfig::Cosine { warmup, floor } => Schedule::Cosine { warmup, floor },
-        ScheduleConfig::Zaremba { after, divide } => Schedule::Zaremba { after, divide },
-        ScheduleConfig::Plateau { divide } => Schedule::Plateau { divide },
-    };
-    Training {
-        length,
-        learning_rate: train.learning_rate,
-        schedule,
-        clip_norm: (train.clip_norm > 0.0).then_some(train.clip_norm),
-        evaluate_every: train.evaluate_every,
-        checkpoint_every: train.checkpoint_every,
-        keep_checkpoints: train.keep_checkpoints,
-        digest_every: (config.cluster.digest_every > 0).then_some(config.cluster.digest_every),
-    }
-}
-
-fn optimizer(config: &Config) -> (OptimizerConfig, Kind) {
-    match &config.train.optimizer.0 {
-        config::Optimizer::Sgd => (OptimizerConfig::Sgd, Kind::Sgd(v1::Sgd {})),
-        config::Optimizer::Adam(config::Adam { beta1, beta2, epsilon }) => {
-            let (beta1, beta2, epsilon) = (*beta1, *beta2, *epsilon);
-            (OptimizerConfig::Adam { beta1, beta2, epsilon }, Kind::Adam(v1::Adam { beta1, beta2, epsilon }))
-        }
-    }
 }
 
 fn run_settings(config: &Config, model: &ModelConfig) -> RunSettings {
@@ -228,14 +201,35 @@ fn run_settings(config: &Config, model: &ModelConfig) -> RunSettings {
         tied: model.tied,
         dropout: model.dropout,
         init: model.init,
+        hidden_below: model.hidden_below.iter().map(|&width| width as u64).collect(),
+        regularisation: Some(regularisation(&model.regularisation)),
+        initialisation: model.initialisation.to_string(),
+        forget_bias: model.forget_bias,
     };
     RunSettings {
         seed: config.seed,
         model: Some(model),
-        optimizer: Some(v1::OptimizerSettings { kind: Some(optimizer(config).1) }),
+        optimizer: Some(learning::optimizer_settings(learning::optimizer(&config.train.optimizer.0))),
         streams: config.train.streams,
         window: config.train.window,
         lanes: config.train.lanes,
+        clip_value: config.train.clip_value,
+        longest_window: learning::window_lengths(config).longest(),
+        accumulate: config.train.accumulate,
+    }
+}
+
+fn regularisation(of: &carousel_model::Regularisation) -> v1::Regularisation {
+    v1::Regularisation {
+        locked_dropout: of.locked_dropout,
+        dropout_embedding: of.dropout_embedding,
+        dropout_input: of.dropout_input,
+        dropout_hidden: of.dropout_hidden,
+        dropout_output: of.dropout_output,
+        weight_drop: of.weight_drop,
+        activation: of.activation,
+        temporal_activation: of.temporal_activation,
+        label_smoothing: of.label_smoothing,
     }
 }
 
@@ -243,13 +237,13 @@ fn run_settings(config: &Config, model: &ModelConfig) -> RunSettings {
 fn replica_layout(config: &Config, model: &ModelConfig) -> Result<ReplicaLayout, Failure> {
     let parameters = model.parameter_layout();
     let gradient = model.gradient_layout();
-    let states = Optimizer::new(optimizer(config).0, &parameters)?;
+    let states = Optimizer::new(learning::optimizer(&config.train.optimizer.0), &parameters)?;
     let shape = |name: &str, shape: Vec<usize>| TensorShape { name: name.into(), shape };
     let carry = model.carry_tensors();
     Ok(ReplicaLayout {
         parameters: parameters.tensors.iter().map(|t| shape(&t.name, t.shape.clone())).collect(),
         optimizer_state: states.state().iter().map(|(name, _)| (*name).into()).collect(),
-        carry: carry.iter().map(|t| shape(t.name, vec![t.layers, t.hidden])).collect(),
+        carry: carry.iter().map(|t| shape(&t.name, vec![t.layers, t.hidden])).collect(),
         gradient: GradientLayout {
             dense: gradient.dense_len,
             dense_offset: gradient.dense_offset,

@@ -2,8 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use carousel_coordinator::{Length, Observer, Report, Run, Start, StepMetrics};
-use carousel_proto::v1::Split;
+use carousel_coordinator::{Observer, Report, Run, Start, StepMetrics};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Where no bar can be drawn, a line at most this often.
@@ -18,11 +17,8 @@ pub(crate) struct Progress {
 impl Progress {
     /// Says what is about to be trained.
     pub(crate) fn new(run: &Run) -> Self {
-        let windows = run.tokens.split(Split::Train).map_or(1, carousel_coordinator::SplitTokens::windows);
-        let last_step = match run.training.length {
-            Length::Epochs(epochs) => epochs.saturating_mul(windows),
-            Length::Steps(steps) => steps,
-        };
+        let (steps, even, last_step) = run.calendar();
+        let about = if even { "" } else { "about " };
         let floats: usize = run.layout.parameters.iter().map(carousel_coordinator::TensorShape::floats).sum();
         let settings = &run.settings;
         let (streams, window, lanes) = (settings.streams, settings.window, settings.lanes);
@@ -32,7 +28,7 @@ impl Progress {
             run.layout.gradient.rows
         );
         println!(
-            "epoch       {windows} steps of {streams} streams x {window} in {lanes} lanes; {last_step} steps in all"
+            "epoch       {about}{steps} steps of {streams} streams x {about}{window} in {lanes} lanes; {last_step} steps in all"
         );
         if let Start::Resume { checkpoint, .. } = &run.start {
             match checkpoint {
@@ -90,6 +86,9 @@ impl Observer for Progress {
                 self.line(&format!(
                     "validation  step {step}: loss {loss:.4}, perplexity {perplexity:.2}{mark}"
                 ));
+                if m.averaged_from == Some(step) {
+                    self.line(&format!("averaging   from step {step} on; evaluations use the average"));
+                }
             }
             Report::Test(m) => {
                 self.line(&format!(
@@ -119,6 +118,6 @@ impl Observer for Progress {
 }
 
 /// Text from the network, fit for a terminal.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     text.chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

@@ -9,11 +9,12 @@ use std::time::Duration;
 use carousel_coordinator::{Control, Ending};
 use crossbeam::channel::{self, Receiver, RecvTimeoutError, Sender};
 
+use crate::checkpoint_model::CheckpointModel;
 use crate::config::{Config, Sample};
 use crate::failure::Failure;
+use crate::generation::{self, Form, Output, Prompt, Settings};
 use crate::launch::{self, RunArguments};
 use crate::progress::Progress;
-use crate::{checkpoint_model::CheckpointModel, sampler};
 
 /// Train a model on this machine: a coordinator and several worker processes
 #[derive(Debug, clap::Args)]
@@ -51,9 +52,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 fn show_sample(folder: &std::path::Path, sample: &Sample) -> Result<(), Failure> {
     println!("\nwhat it writes, after {:?}:\n", sample.prompt);
     let mut model = CheckpointModel::open(folder)?;
-    let settings =
-        sampler::Settings { tokens: sample.tokens, temperature: sample.temperature, seed: sample.seed };
-    sampler::print(&mut model, &sample.prompt, settings)
+    let settings = Settings {
+        tokens: sample.tokens,
+        choice: sample.choice(),
+        seed: sample.seed,
+        samples: sample.samples,
+        stops: sample.stop.clone(),
+    };
+    let prompts = [Prompt::new(&model, sample.prompt.clone(), "sample.prompt")?];
+    let output = Output::new(Form::Text, &prompts, settings.samples);
+    generation::sample(&mut model, &prompts, &settings, output)
 }
 
 /// The worker processes. Each ends when its standard input does, which this process holds: however this process ends,

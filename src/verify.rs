@@ -30,7 +30,13 @@ fn print(found: &Verification) {
         let (whole, further) = (found.steps / epoch.windows, found.steps % epoch.windows);
         let (windows, streams) = (epoch.windows, epoch.streams);
         println!(
-            "ledger      {windows} windows of {streams} streams: each once in {whole} epochs, {further} of them in the next"
+            "ledger      {windows} steps of {streams} streams an epoch: each once in {whole} epochs, {further} of them in the next"
+        );
+    }
+    if let Some(epoch) = found.epoch.filter(|epoch| found.flaws.is_empty() && epoch.windows == 0) {
+        let (streams, tokens) = (epoch.streams, epoch.tokens);
+        println!(
+            "ledger      windows of random lengths of {streams} streams: {tokens} targets in each whole epoch"
         );
     }
     if let Some(step) = found.committed {

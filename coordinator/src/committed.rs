@@ -23,7 +23,7 @@ use crate::journal::Record;
 use crate::schedule::ScheduleState;
 use crate::storage::Storage;
 
-const MAGIC: &[u8; 8] = b"CRSLCMT\x01";
+const MAGIC: &[u8; 8] = b"CRSLCMT\x02";
 /// What is hashed begins behind the magic and the hash itself.
 const HASHED: usize = MAGIC.len() + 32;
 const HEAD: usize = HASHED + 8 + 8 + 4;

@@ -18,7 +18,8 @@ use crate::replica::ReplicaLayout;
 pub(crate) struct Limits {
     pub layout: ReplicaLayout,
     pub streams: u32,
-    pub window: u32,
+    /// Time steps that a step reads of a stream, at most.
+    pub time_steps: u64,
     pub lanes: u32,
 }
 
@@ -180,7 +181,8 @@ impl Intake {
 
     fn check_rows(&self, rows: &[u32]) -> Result<(), Refusal> {
         let vocabulary = self.limits.layout.gradient.rows;
-        let most = vocabulary.min(self.limits.streams as usize * self.limits.window as usize);
+        let read = u64::from(self.limits.streams).saturating_mul(self.limits.time_steps);
+        let most = vocabulary.min(usize::try_from(read).unwrap_or(usize::MAX));
         let ascending = rows.windows(2).all(|pair| pair[0] < pair[1]);
         let in_range = rows.last().is_none_or(|&last| (last as usize) < vocabulary);
         let fits = rows.len() <= most && ascending && in_range;

@@ -24,6 +24,7 @@ mod server;
 mod storage;
 mod tensorboard;
 mod tokens;
+mod trigger;
 pub mod verify;
 
 pub use committed::{CommittedError, SlotFault};
@@ -35,5 +36,6 @@ pub use plan::Length;
 pub use protocol::{Ending, Exchange};
 pub use replica::{ReplicaLayout, Sections, TensorShape};
 pub use run::{Control, Coordinator, Evaluated, RunError, Summary};
-pub use schedule::{Schedule, ScheduleState};
+pub use schedule::{Rules, Schedule, ScheduleState, Unit};
 pub use tokens::{Cut, CutError, SplitTokens, Splits, TokenSource, WindowError};
+pub use trigger::Trigger;

@@ -52,6 +52,9 @@ pub struct ValidMetrics {
     pub tokens: u64,
     /// Wall time.
     pub seconds: f64,
+    /// The step whose weights are the first of NT-ASGD's average, once it has begun: from the validation that began it on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub averaged_from: Option<u64>,
 }
 
 /// The test figures at the end of a run.

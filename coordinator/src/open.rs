@@ -9,17 +9,18 @@ use carousel_proto::v1::{self, Split};
 use carousel_proto::{Step, Term};
 
 use crate::checkpoint::{Checkpoint, Context, RunFolder, Snapshot};
-use crate::driver::{Books, StartState, start_state};
+use crate::driver::{Books, StartState, ends_of_epochs, start_state};
 use crate::files::Files;
 use crate::intake::{Limits, cuts_agree};
 use crate::metrics::Metrics;
-use crate::options::{Run, Start};
-use crate::plan::RunPlan;
+use crate::options::{Run, Start, Training};
+use crate::plan::{Epochs, Length, RunPlan};
 use crate::protocol::{self, Ending, Machine, Origin};
 use crate::replica::Sections;
 use crate::run::{RunError, Summary};
 use crate::run_id::RunId;
 use crate::schedule::ScheduleState;
+use crate::tokens::SplitTokens;
 
 pub(crate) struct Opened {
     pub machine: Machine,
@@ -35,11 +36,12 @@ pub(crate) fn open(run: &Run, limits: &Limits) -> Result<Opened, RunError> {
     let context = context_of(run, &plan);
     let (files, first) = files_of(run, (&folder, &context), limits)?;
     let run_id = read_id(&folder)?;
-    let checkpoint = match &run.start {
-        Start::New { .. } => first.as_ref(),
-        Start::Resume { checkpoint, .. } => checkpoint.as_deref(),
+    let (checkpoint, is_own) = match &run.start {
+        Start::New { .. } => (first.as_ref(), true),
+        Start::Copy { checkpoint, .. } => (Some(&**checkpoint), false),
+        Start::Resume { checkpoint, .. } => (checkpoint.as_deref(), true),
     };
-    let path = checkpoint.map(|found| (found.path.clone(), found.digest()));
+    let path = checkpoint.filter(|_| is_own).map(|found| (found.path.clone(), found.digest()));
     let stands = stand(run, checkpoint, &files, limits);
     let start = protocol::Start {
         exchange: run.exchange,
@@ -73,12 +75,13 @@ fn context_of(run: &Run, plan: &RunPlan) -> Context {
     }
 }
 
-fn plan_of(run: &Run) -> RunPlan {
+/// The calendar of a run.
+pub(crate) fn plan_of(run: &Run) -> RunPlan {
     let train = run.tokens.split(Split::Train).expect("every run has training tokens");
     assert!(cuts_agree(train.plan()), "corpus and wire contract cut streams into lanes alike");
     RunPlan {
         lanes: run.settings.lanes,
-        windows_per_epoch: train.windows(),
+        epochs: epochs_of(&run.training, train),
         length: run.training.length,
         evaluate_every: run.training.evaluate_every,
         checkpoint_every: run.training.checkpoint_every,
@@ -86,6 +89,19 @@ fn plan_of(run: &Run) -> RunPlan {
         has_valid: run.tokens.split(Split::Valid).is_some(),
         has_test: run.tokens.split(Split::Test).is_some(),
     }
+}
+
+/// Random windows are counted as far as the run goes, and an epoch further: a checkpoint tells where the next step stands.
+fn epochs_of(training: &Training, train: &SplitTokens) -> Epochs {
+    let Training { windows, accumulate, .. } = training;
+    if windows.random.is_none() {
+        return Epochs::Even { updates: train.windows().div_ceil(u64::from(*accumulate)) };
+    }
+    let enough = |ends: &[u64]| match training.length {
+        Length::Epochs(epochs) => ends.len() as u64 > epochs,
+        Length::Steps(steps) => ends.last().is_some_and(|end| *end > steps),
+    };
+    Epochs::Uneven { ends: ends_of_epochs(windows, *accumulate, train.plan().time_steps(), enough).into() }
 }
 
 /// Where a run goes on.
@@ -113,6 +129,8 @@ fn stand(run: &Run, checkpoint: Option<&Checkpoint>, files: &Files, limits: &Lim
         step: record.step,
         clip_scale: record.clip_scale,
         learning_rate: record.learning_rate,
+        // When the validation after this very step began the average, the step itself is its first: the same bits.
+        averaged_from: saved.schedule.trigger.averaged_from,
     });
     let (schedule, carries) = (saved.schedule.clone(), saved.carries.to_vec());
     let checkpointed = checkpoint.map(|found| Step(found.state.step));
@@ -138,6 +156,11 @@ fn files_of(
             let first = create_folder(folder, (config_toml, tokenizer_json), || first().transpose())?;
             let files = Files::create(folder, carry_floats).inspect_err(|_| remove(folder.path()))?;
             Ok((files, first))
+        }
+        Start::Copy { config_toml, tokenizer_json, .. } => {
+            create_folder(folder, (config_toml, tokenizer_json), || Ok(()))?;
+            let files = Files::create(folder, carry_floats).inspect_err(|_| remove(folder.path()))?;
+            Ok((files, None))
         }
         Start::Resume { config_toml, .. } => {
             let files = Files::open(folder, carry_floats)?;

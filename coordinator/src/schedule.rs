@@ -4,6 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::trigger::Trigger;
+
 /// How the learning rate changes over a run.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Schedule {
@@ -17,6 +19,14 @@ pub enum Schedule {
         /// Share of the peak that is left at the end, in [0, 1].
         floor: f64,
     },
+    /// Rises linearly over `warmup` steps, then falls linearly to `floor` times the peak at the last step; a floor of 1
+    /// stays at the peak.
+    Linear {
+        /// Steps of linear rise.
+        warmup: u64,
+        /// Share of the peak that is left at the end, in [0, 1].
+        floor: f64,
+    },
     /// Constant through epoch `after`, then divided by `divide` at the start of each further epoch
     /// (Zaremba, Sutskever & Vinyals 2014, section 4.1).
     Zaremba {
@@ -25,54 +35,93 @@ pub enum Schedule {
         /// Divisor for each epoch beyond it.
         divide: f64,
     },
-    /// Divided by `divide` whenever a validation loss is not below the best before it.
+    /// Divided by `divide` when more than `patience` validations in a row were not below the best before them, and
+    /// again when as many more were not.
     Plateau {
         /// Divisor.
         divide: f64,
+        /// Validations without improvement that are put up with.
+        patience: u32,
+    },
+    /// Multiplied by `factor` after each milestone.
+    Steps {
+        /// The last epochs, or the last steps, before a change; ascending, counted from 1.
+        milestones: Vec<u64>,
+        /// Factor.
+        factor: f64,
+        /// What milestones count.
+        unit: Unit,
     },
 }
 
+/// What milestones count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Epochs.
+    Epochs,
+    /// Updates.
+    Steps,
+}
+
 /// What a schedule remembers between steps; part of the state's digest and of a checkpoint.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ScheduleState {
     /// The lowest validation loss so far, nats a token.
     pub best_valid_loss: Option<f64>,
     /// How often the plateau rule has divided the rate.
     pub divisions: u32,
+    /// Validations without improvement since the best one or the last division.
+    #[serde(default)]
+    pub waited: u32,
+    /// When the average of NT-ASGD begins.
+    #[serde(default)]
+    pub trigger: Trigger,
+}
+
+/// What a validation decides by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// Validations without improvement that the plateau rule puts up with.
+    pub patience: u32,
+    /// NT-ASGD's n; `None`: another optimizer.
+    pub nonmonotone: Option<u32>,
 }
 
 impl ScheduleState {
     /// The state of a run that has not been validated yet.
     #[must_use]
     pub fn new() -> Self {
-        Self { best_valid_loss: None, divisions: 0 }
+        Self::default()
     }
 
-    /// The canonical bytes that go into the state's digest.
+    /// The canonical bytes that go into the state's digest. What only some runs remember is absent from those of others.
     #[must_use]
     pub fn canonical_bytes(&self) -> Vec<u8> {
         let best = self.best_valid_loss.map_or(0, f64::to_bits);
         let mut bytes = vec![u8::from(self.best_valid_loss.is_some())];
         bytes.extend(best.to_le_bytes());
         bytes.extend(self.divisions.to_le_bytes());
+        if self.waited > 0 || self.trigger != Trigger::default() {
+            bytes.extend(self.waited.to_le_bytes());
+            bytes.extend(self.trigger.canonical_bytes());
+        }
         bytes
     }
 
-    /// Takes notice of a validation loss (nats a token) and says whether it is the best so far.
-    pub fn validated(&mut self, loss: f64) -> bool {
+    /// Takes notice of the loss of the validation after `step` (nats a token) and says whether it is the best so far.
+    pub fn validated(&mut self, loss: f64, step: u64, rules: Rules) -> bool {
         let improved = self.best_valid_loss.is_none_or(|best| loss < best);
         if improved {
-            self.best_valid_loss = Some(loss);
+            (self.best_valid_loss, self.waited) = (Some(loss), 0);
+        } else if self.waited < rules.patience {
+            self.waited += 1;
         } else {
-            self.divisions += 1;
+            (self.divisions, self.waited) = (self.divisions + 1, 0);
+        }
+        if let Some(nonmonotone) = rules.nonmonotone {
+            self.trigger.validated(loss, step, nonmonotone as usize);
         }
         improved
-    }
-}
-
-impl Default for ScheduleState {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -88,29 +137,52 @@ pub struct Position {
 }
 
 impl Schedule {
-    /// The learning rate of the update at `position`, for the configured `peak`.
+    /// The learning rate of the update at `position`, for the configured `peak`. `share` of it is taken: a warm-up's,
+    /// or that of a shorter window.
     #[must_use]
-    pub fn learning_rate(&self, peak: f64, position: Position, state: &ScheduleState) -> f32 {
+    pub fn learning_rate(&self, peak: f64, share: f64, position: Position, state: &ScheduleState) -> f32 {
         let rate = match self {
             Schedule::Constant => peak,
             Schedule::Cosine { warmup, floor } => peak * cosine_factor(position, *warmup, *floor),
+            Schedule::Linear { warmup, floor } => peak * linear_factor(position, *warmup, *floor),
             Schedule::Zaremba { after, divide } => {
                 divide_repeatedly(peak, *divide, position.epoch.saturating_sub(*after))
             }
-            Schedule::Plateau { divide } => divide_repeatedly(peak, *divide, u64::from(state.divisions)),
+            Schedule::Plateau { divide, .. } => divide_repeatedly(peak, *divide, u64::from(state.divisions)),
+            Schedule::Steps { milestones, factor, unit } => {
+                let now = if *unit == Unit::Epochs { position.epoch } else { position.step };
+                milestones.iter().filter(|milestone| now > **milestone).fold(peak, |rate, _| rate * factor)
+            }
         };
-        rate as f32
+        (share * rate) as f32
     }
+}
+
+/// The share of the rate at a step of a linear warm-up, 1 after it.
+pub(crate) fn warmup_share(step: u64, warmup: u64) -> f64 {
+    if step < warmup { step as f64 / warmup as f64 } else { 1.0 }
 }
 
 fn cosine_factor(position: Position, warmup: u64, floor: f64) -> f64 {
     if position.step <= warmup {
         return position.step as f64 / warmup as f64;
     }
+    let cosine = libm::cos(std::f64::consts::PI * done_after(position, warmup));
+    floor + (1.0 - floor) * 0.5 * (1.0 + cosine)
+}
+
+fn linear_factor(position: Position, warmup: u64, floor: f64) -> f64 {
+    if position.step <= warmup {
+        return warmup_share(position.step, warmup);
+    }
+    floor + (1.0 - floor) * (1.0 - done_after(position, warmup))
+}
+
+/// How much of the run after the warm-up is done, in [0, 1].
+fn done_after(position: Position, warmup: u64) -> f64 {
     let done = (position.step - warmup) as f64;
     let whole = position.last_step.saturating_sub(warmup).max(1) as f64;
-    let cosine = libm::cos(std::f64::consts::PI * (done / whole).min(1.0));
-    floor + (1.0 - floor) * 0.5 * (1.0 + cosine)
+    (done / whole).min(1.0)
 }
 
 /// Repeated exact division: `powi` may round differently from one build to the next.
@@ -125,7 +197,7 @@ mod tests {
 
     fn rates(schedule: &Schedule, positions: &[(u64, u64)], last_step: u64) -> Vec<f32> {
         let at = |&(step, epoch)| {
-            schedule.learning_rate(2.0, Position { step, epoch, last_step }, &ScheduleState::new())
+            schedule.learning_rate(2.0, 1.0, Position { step, epoch, last_step }, &ScheduleState::new())
         };
         positions.iter().map(at).collect()
     }
@@ -146,22 +218,77 @@ mod tests {
     }
 
     #[test]
+    fn linear_rises_then_falls_to_its_floor() {
+        let at = [(1, 1), (4, 1), (9, 1), (14, 1), (20, 1)];
+        let falling = rates(&Schedule::Linear { warmup: 4, floor: 0.5 }, &at, 14);
+        assert_eq!(falling, [0.5, 2.0, 1.5, 1.0, 1.0]);
+        let flat = rates(&Schedule::Linear { warmup: 4, floor: 1.0 }, &at, 14);
+        assert_eq!(flat, [0.5, 2.0, 2.0, 2.0, 2.0], "a warm-up to a constant");
+        assert_eq!([0, 1, 3, 4, 5].map(|step| warmup_share(step, 4)), [0.0, 0.25, 0.75, 1.0, 1.0]);
+        assert_eq!(warmup_share(1, 0), 1.0);
+    }
+
+    #[test]
+    fn steps_multiply_after_each_milestone() {
+        let schedule = |unit| Schedule::Steps { milestones: vec![2, 5], factor: 0.5, unit };
+        let at = [(2, 1), (3, 2), (5, 3), (6, 6)];
+        assert_eq!(rates(&schedule(Unit::Epochs), &at, 100), [2.0, 2.0, 1.0, 0.5]);
+        assert_eq!(rates(&schedule(Unit::Steps), &at, 100), [2.0, 1.0, 1.0, 0.5]);
+    }
+
+    #[test]
     fn plateau_divides_when_validation_does_not_improve() {
         let mut state = ScheduleState::new();
-        assert!(state.validated(3.0));
-        assert!(!state.validated(3.0));
-        assert!(state.validated(2.0));
+        let mut validated = |loss| state.validated(loss, 1, Rules::default());
+        assert!(validated(3.0));
+        assert!(!validated(3.0));
+        assert!(validated(2.0));
         let position = Position { step: 5, epoch: 1, last_step: 10 };
-        assert_eq!(Schedule::Plateau { divide: 4.0 }.learning_rate(20.0, position, &state), 5.0);
-        assert_eq!(Schedule::Constant.learning_rate(20.0, position, &state), 20.0);
+        let plateau = Schedule::Plateau { divide: 4.0, patience: 0 };
+        assert_eq!(plateau.learning_rate(20.0, 1.0, position, &state), 5.0);
+        assert_eq!(Schedule::Constant.learning_rate(20.0, 1.0, position, &state), 20.0);
+        assert_eq!(Schedule::Constant.learning_rate(20.0, 0.25, position, &state), 5.0, "a share of it");
+    }
+
+    #[test]
+    fn patience_puts_up_with_validations_in_a_row() {
+        let mut state = ScheduleState::new();
+        let rules = Rules { patience: 2, nonmonotone: None };
+        let divisions: Vec<u32> = [3.0, 3.0, 3.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0]
+            .into_iter()
+            .map(|loss| {
+                state.validated(loss, 1, rules);
+                state.divisions
+            })
+            .collect();
+        assert_eq!(divisions, [0, 0, 0, 0, 0, 0, 1, 1, 1, 2], "an improvement begins the count anew");
     }
 
     #[test]
     fn canonical_bytes_tell_states_apart() {
         let mut state = ScheduleState::new();
         let fresh = state.canonical_bytes();
-        state.validated(0.0);
-        assert_ne!(fresh, state.canonical_bytes());
-        assert_eq!(fresh.len(), state.canonical_bytes().len());
+        state.validated(0.0, 1, Rules::default());
+        let validated = state.canonical_bytes();
+        assert_ne!(fresh, validated);
+        assert_eq!(fresh.len(), validated.len());
+        state.validated(0.0, 2, Rules { patience: 1, nonmonotone: None });
+        assert_eq!((state.divisions, state.waited), (0, 1));
+        let waiting = state.canonical_bytes();
+        assert_ne!(waiting[..validated.len()], fresh[..]);
+        assert!(waiting.len() > validated.len());
+        state.waited = 0;
+        assert_eq!(state.canonical_bytes(), validated, "what is not remembered is absent");
+        state.validated(1.0, 3, Rules { patience: 0, nonmonotone: Some(1) });
+        assert_eq!(state.trigger.recent, [1.0]);
+        assert!(state.canonical_bytes().len() > validated.len());
+    }
+
+    /// As checkpoints of runs before there was a trigger have it.
+    #[test]
+    fn a_state_without_what_came_later_is_read() {
+        let state: ScheduleState = serde_json::from_str(r#"{"best_valid_loss":2.5,"divisions":3}"#).unwrap();
+        let expected = ScheduleState { best_valid_loss: Some(2.5), divisions: 3, ..ScheduleState::new() };
+        assert_eq!(state, expected);
     }
 }

@@ -1,8 +1,11 @@
 //! The token service: hands out windows of the splits. It is read-only and shared by every session.
 
-use carousel_corpus::{PlanError, StreamPlan};
+use carousel_corpus::{PlanError, Span, StreamPlan};
 use carousel_proto::digest::Digest;
-use carousel_proto::v1::{Split, WindowReply, WindowRequest};
+use carousel_proto::v1::{self, Split, WindowReply, WindowRequest};
+
+/// No window of random length is so many times as long as the configured one: its deviation is not above that.
+const MOST_WINDOWS: usize = 5;
 
 /// One split: its tokens and their cut.
 #[derive(Clone, Debug)]
@@ -64,6 +67,18 @@ pub enum WindowError {
         found: u64,
         /// As there are.
         windows: u64,
+    },
+    /// No such span of time steps, or a longer one than any window of the run.
+    #[error("time steps {start} and {steps} of them: the split has {time_steps}, a window 1 to {most}")]
+    Span {
+        /// The first one asked for.
+        start: u64,
+        /// How many.
+        steps: u32,
+        /// As there are, of each stream.
+        time_steps: u64,
+        /// What a window has at most.
+        most: usize,
     },
     /// No such lanes.
     #[error("lanes {first}..{end}, the run has {lanes}")]
@@ -132,15 +147,13 @@ impl TokenSource {
     /// When it asks for what is not there.
     pub fn windows(&self, request: &WindowRequest) -> Result<WindowReply, WindowError> {
         let split = self.split(request.split()).ok_or(WindowError::Split(request.split))?;
-        let (windows, lanes) = (split.plan.windows(), split.plan.lanes());
-        if request.window >= windows {
-            return Err(WindowError::Window { found: request.window, windows });
-        }
+        let span = split.span(request)?;
+        let lanes = split.plan.lanes();
         let end = u64::from(request.first_lane) + u64::from(request.lanes);
         if end > lanes as u64 {
             return Err(WindowError::Lanes { first: request.first_lane, end, lanes });
         }
-        Ok(split.reply(request.window, request.first_lane as usize..end as usize))
+        Ok(split.reply(span, request.first_lane as usize..end as usize))
     }
 }
 
@@ -162,14 +175,30 @@ impl SplitTokens {
         self.plan.tokens_in_window(window)
     }
 
-    /// The lanes' blocks side by side: time-major (window, streams of the lanes).
-    fn reply(&self, window: u64, lanes: std::ops::Range<usize>) -> WindowReply {
+    /// The window asked for: a span of the split, or the one of an index.
+    fn span(&self, request: &WindowRequest) -> Result<Span, WindowError> {
+        let Some(v1::WindowSpan { start, steps }) = request.span else {
+            let (found, windows) = (request.window, self.plan.windows());
+            return if found < windows {
+                Ok(self.plan.span(found))
+            } else {
+                Err(WindowError::Window { found, windows })
+            };
+        };
+        let (most, time_steps) = (MOST_WINDOWS * self.plan.window(), self.plan.time_steps());
+        let inside = start.checked_add(u64::from(steps)).is_some_and(|end| end <= time_steps);
+        let fits = inside && steps > 0 && steps as usize <= most;
+        fits.then_some(Span { start, steps }).ok_or(WindowError::Span { start, steps, time_steps, most })
+    }
+
+    /// The lanes' blocks side by side: time-major (time steps, streams of the lanes).
+    fn reply(&self, span: Span, lanes: std::ops::Range<usize>) -> WindowReply {
         let streams: usize = lanes.clone().map(|lane| self.plan.lane_streams(lane).len()).sum();
-        let steps = self.plan.window();
+        let steps = span.steps as usize;
         let mut reply = WindowReply { inputs: vec![0; steps * streams], targets: vec![0; steps * streams] };
         let (mut inputs, mut targets, mut column) = (Vec::new(), Vec::new(), 0);
         for lane in lanes {
-            self.plan.fill(&self.tokens, window, lane, &mut inputs, &mut targets);
+            self.plan.fill_span(&self.tokens, span, lane, &mut inputs, &mut targets);
             let width = self.plan.lane_streams(lane).len();
             for step in 0..steps {
                 let (from, to) = (step * width..(step + 1) * width, step * streams + column);
@@ -192,7 +221,7 @@ mod tests {
     }
 
     fn request(split: Split, window: u64, first_lane: u32, lanes: u32) -> WindowRequest {
-        WindowRequest { split: split.into(), window, first_lane, lanes }
+        WindowRequest { split: split.into(), window, first_lane, lanes, span: None }
     }
 
     #[test]
@@ -222,6 +251,15 @@ mod tests {
             source.windows(&request(Split::Train, 2, 0, 1)),
             Err(WindowError::Window { found: 2, windows: 2 })
         );
+        let spanning = |start, steps| {
+            let span = Some(v1::WindowSpan { start, steps });
+            source.windows(&WindowRequest { span, ..request(Split::Train, 0, 0, 1) })
+        };
+        assert_eq!(spanning(1, 3).unwrap().inputs, [1, 2, 3]);
+        for (start, steps) in [(1, 4), (0, 0), (u64::MAX, 1), (0, 11)] {
+            let refused = WindowError::Span { start, steps, time_steps: 4, most: 10 };
+            assert_eq!(spanning(start, steps), Err(refused));
+        }
         let overflow = source.windows(&request(Split::Train, 0, 1, u32::MAX));
         assert_eq!(overflow, Err(WindowError::Lanes { first: 1, end: 1 << 32, lanes: 2 }));
         assert_eq!(source.windows(&request(Split::Train, 0, 2, 0)).unwrap().inputs, [0u32; 0]);

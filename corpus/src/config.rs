@@ -4,9 +4,12 @@ use std::convert::Infallible;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
+
+use crate::{Format, LocalOnly, SourceOptions, Split, Storage};
 
 /// Which text a run reads, and how it becomes tokens. Paths are used as they are: see [`expand`](crate::expand).
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone)]
 pub struct DataConfig {
     /// Files and folders of the training text, in this order. At least one.
     pub train: Vec<PathBuf>,
@@ -25,6 +28,25 @@ pub struct DataConfig {
     pub valid_fraction: f64,
     /// How text becomes tokens.
     pub tokenizer: TokenizerConfig,
+    /// What a file holds.
+    pub format: Format,
+    /// The field of a JSON line, or the column of a Parquet file, that is the text.
+    pub field: String,
+    /// What opens a URL.
+    pub storage: Arc<dyn Storage>,
+}
+
+impl DataConfig {
+    /// How the files of a text are read; only the training text is limited by `max_bytes`.
+    pub fn source_options(&self, split: Split) -> SourceOptions {
+        SourceOptions {
+            include: self.include.clone(),
+            max_bytes: self.max_bytes.filter(|_| split == Split::Train),
+            format: self.format,
+            field: self.field.clone(),
+            storage: self.storage.clone(),
+        }
+    }
 }
 
 impl Default for DataConfig {
@@ -38,6 +60,9 @@ impl Default for DataConfig {
             max_bytes: None,
             valid_fraction: 0.0,
             tokenizer: TokenizerConfig::Chars,
+            format: Format::default(),
+            field: "text".into(),
+            storage: Arc::new(LocalOnly),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::{CorpusError, DataConfig, Tokenizer, read_text};
+use crate::{CorpusError, DataConfig, SourceOptions, Tokenizer, read_text};
 
 /// One of the three texts of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -43,9 +43,9 @@ impl Corpus {
         if !(0.0..1.0).contains(&config.valid_fraction) {
             return Err(CorpusError::ValidFractionOutOfRange { fraction: config.valid_fraction });
         }
-        let mut train = read_text("data.train", &config.train, &config.include, config.max_bytes)?;
-        let mut valid = read_named("data.valid", &config.valid, &config.include)?;
-        let test = read_named("data.test", &config.test, &config.include)?;
+        let mut train = read_text("data.train", &config.train, &config.source_options(Split::Train))?;
+        let mut valid = read_named("data.valid", &config.valid, &config.source_options(Split::Valid))?;
+        let test = read_named("data.test", &config.test, &config.source_options(Split::Test))?;
         if valid.is_none() && config.valid_fraction > 0.0 {
             valid = Some(cut_valid(&mut train, config.valid_fraction)?);
         }
@@ -65,8 +65,12 @@ impl Corpus {
     }
 }
 
-fn read_named(setting: &str, paths: &[PathBuf], include: &[String]) -> Result<Option<String>, CorpusError> {
-    if paths.is_empty() { Ok(None) } else { read_text(setting, paths, include, None).map(Some) }
+fn read_named(
+    setting: &str,
+    paths: &[PathBuf],
+    options: &SourceOptions,
+) -> Result<Option<String>, CorpusError> {
+    if paths.is_empty() { Ok(None) } else { read_text(setting, paths, options).map(Some) }
 }
 
 /// Takes the last `fraction` of `text` away from it and returns that part.

@@ -5,6 +5,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::StorageError;
+
 /// Why a text could not be read, or not be turned into tokens.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -32,6 +34,16 @@ pub enum CorpusError {
         path: PathBuf,
         /// What the operating system said.
         source: io::Error,
+    },
+    /// An object behind a URL could not be found, listed or read.
+    #[error("{setting}: {url}: {source}")]
+    Storage {
+        /// The configuration key or option.
+        setting: String,
+        /// The object, or the folder that was to be listed.
+        url: String,
+        /// What went wrong.
+        source: StorageError,
     },
     /// A folder's match is a pipe, a socket or a device.
     #[error("{setting}: {} is neither a file nor a folder; leave it out with data.include", path.display())]

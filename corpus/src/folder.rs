@@ -17,19 +17,37 @@ pub(crate) struct Include {
 impl Include {
     /// Compiles `patterns`; with none, every file matches.
     pub(crate) fn new(patterns: &[String]) -> Result<Self, CorpusError> {
+        let anchored = |pattern: &String| match pattern.contains('/') {
+            true => pattern.clone(),
+            false => format!("**/{pattern}"),
+        };
+        Self::compile(patterns, patterns.iter().map(anchored).collect())
+    }
+
+    /// The one glob that a path ends with: it is matched against the whole rest of a path.
+    pub(crate) fn whole_path(pattern: &str) -> Result<Self, CorpusError> {
+        Self::compile(&[pattern.to_owned()], vec![pattern.to_owned()])
+    }
+
+    fn compile(patterns: &[String], anchored: Vec<String>) -> Result<Self, CorpusError> {
         let bad = |pattern: &str, source| CorpusError::BadGlob { pattern: pattern.into(), source };
         let mut builder = GlobSetBuilder::new();
-        for pattern in patterns {
-            let anchored = if pattern.contains('/') { pattern.clone() } else { format!("**/{pattern}") };
-            let glob = GlobBuilder::new(&anchored).literal_separator(true).build();
+        for (pattern, anchored) in patterns.iter().zip(&anchored) {
+            let glob = GlobBuilder::new(anchored).literal_separator(true).build();
             builder.add(glob.map_err(|source| bad(pattern, source))?);
         }
         let globs = builder.build().map_err(|source| bad(&patterns.join(" "), source))?;
         Ok(Include { globs: (!patterns.is_empty()).then_some(globs), patterns: patterns.to_vec() })
     }
 
-    fn matches(&self, relative: &Path) -> bool {
+    pub(crate) fn matches(&self, relative: &Path) -> bool {
         self.globs.as_ref().is_none_or(|globs| globs.is_match(relative))
+    }
+
+    /// The error of a folder in which nothing matches.
+    pub(crate) fn no_match(&self, setting: &str, folder: &Path) -> CorpusError {
+        let (setting, path) = (setting.into(), folder.into());
+        CorpusError::NoMatch { setting, path, include: self.patterns.clone() }
     }
 }
 
@@ -44,8 +62,7 @@ pub(crate) fn list(setting: &str, folder: &Path, include: &Include) -> Result<Ve
     let mut walk = Walk { setting, include, open: Vec::new(), found: Vec::new() };
     walk.visit(folder, Path::new(""))?;
     if walk.found.is_empty() {
-        let (setting, path) = (setting.into(), folder.into());
-        return Err(CorpusError::NoMatch { setting, path, include: include.patterns.clone() });
+        return Err(include.no_match(setting, folder));
     }
     walk.found.sort_by(|a, b| a.as_os_str().as_encoded_bytes().cmp(b.as_os_str().as_encoded_bytes()));
     Ok(walk.found.iter().map(|relative| folder.join(relative)).collect())

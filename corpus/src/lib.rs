@@ -1,11 +1,11 @@
 //! Text to tokens to streams: what a run trains on, and in which order it is read.
 //!
 //! ```text
-//! DataConfig --read_text--> text --Tokenizer--> Vec<u32> --StreamPlan--> (T, B) blocks of each lane and window
+//! DataConfig --Source--> text --Tokenizer--> Vec<u32> --StreamPlan--> (T, B) blocks of each lane and window
 //! ```
 //!
-//! This crate knows no model, no network and no other crate of the workspace. It is synchronous, reads the whole
-//! text into memory, and everything it returns is a function of the bytes it has read and of the configuration:
+//! This crate knows no model, no network and no other crate of the workspace: what is behind a URL comes through
+//! [`Storage`], which the program gives it. It is synchronous, and everything it returns is a function of the bytes it has read and of the configuration:
 //! no clock, no hash order, no number of threads.
 //!
 //! ```
@@ -28,14 +28,19 @@ mod corpus;
 mod error;
 mod expand;
 mod folder;
+mod philox;
+mod source;
 mod streams;
 mod text;
 mod tokenizer;
+mod windows;
 
 pub use config::{DataConfig, TokenizerConfig};
 pub use corpus::{Corpus, Split};
 pub use error::CorpusError;
 pub use expand::expand;
+pub use source::{Format, LocalOnly, Object, Piece, Source, SourceOptions, Storage, StorageError, is_url};
 pub use streams::{IGNORED, PlanError, StreamPlan};
 pub use text::read_text;
 pub use tokenizer::{DecodeStream, Tokenizer, TokenizerKind};
+pub use windows::{RandomWindow, Span, WindowLengths};

@@ -11,6 +11,8 @@
 
 use std::ops::Range;
 
+use crate::windows::Span;
+
 /// The target of a place beyond a stream's end: its loss is not counted.
 pub const IGNORED: u32 = u32::MAX;
 
@@ -130,13 +132,32 @@ impl StreamPlan {
         portion(self.streams, lane, self.lanes)..portion(self.streams, lane + 1, self.lanes)
     }
 
+    /// Time steps of a pass over the text, the same for every stream.
+    pub fn time_steps(&self) -> u64 {
+        self.windows as u64 * self.window as u64
+    }
+
+    /// The `window`-th of the windows of one length that a pass is cut into.
+    ///
+    /// # Panics
+    /// When there is no such window.
+    pub fn span(&self, window: u64) -> Span {
+        assert!(window < self.windows(), "window {window} of a plan with {} windows", self.windows);
+        Span { start: window * self.window as u64, steps: self.window as u32 }
+    }
+
     /// Targets that are not [`IGNORED`] in `window`, over all streams.
     ///
     /// # Panics
     /// When there is no such window.
     pub fn tokens_in_window(&self, window: u64) -> u64 {
-        let start = self.window_start(window);
-        let in_window = |length: usize| length.saturating_sub(start).min(self.window) as u64;
+        self.tokens_in(self.span(window))
+    }
+
+    /// Targets that are not [`IGNORED`] in a span, over all streams.
+    pub fn tokens_in(&self, span: Span) -> u64 {
+        let (start, steps) = (span.start as usize, span.steps as usize);
+        let in_window = |length: usize| length.saturating_sub(start).min(steps) as u64;
         let (shorter, longer) = (self.targets / self.streams, self.targets % self.streams);
         longer as u64 * in_window(shorter + 1) + (self.streams - longer) as u64 * in_window(shorter)
     }
@@ -154,28 +175,38 @@ impl StreamPlan {
         inputs: &mut Vec<u32>,
         targets: &mut Vec<u32>,
     ) {
+        self.fill_span(tokens, self.span(window), lane, inputs, targets);
+    }
+
+    /// As [`StreamPlan::fill`], for any span of a pass's time steps.
+    ///
+    /// # Panics
+    /// When `tokens` has not the length the plan was made for, the span lies beyond the pass, or there is no such lane.
+    pub fn fill_span(
+        &self,
+        tokens: &[u32],
+        span: Span,
+        lane: usize,
+        inputs: &mut Vec<u32>,
+        targets: &mut Vec<u32>,
+    ) {
         assert_eq!(tokens.len(), self.tokens, "the tokens are not those the plan was made for");
-        let start = self.window_start(window);
+        assert!(span.start + u64::from(span.steps) <= self.time_steps(), "{span:?} of {}", self.time_steps());
+        let (start, steps) = (span.start as usize, span.steps as usize);
         let streams = self.lane_streams(lane);
         let width = streams.len();
         inputs.clear();
         targets.clear();
-        inputs.resize(self.window * width, 0);
-        targets.resize(self.window * width, IGNORED);
+        inputs.resize(steps * width, 0);
+        targets.resize(steps * width, IGNORED);
         for (column, stream) in streams.enumerate() {
             let run = self.stream_inputs(stream);
-            let end = run.end.min(run.start + start + self.window);
+            let end = run.end.min(run.start + start + steps);
             for (t, at) in (run.start + start..end).enumerate() {
                 inputs[t * width + column] = tokens[at];
                 targets[t * width + column] = tokens[at + 1];
             }
         }
-    }
-
-    /// Steps of a stream before `window`.
-    fn window_start(&self, window: u64) -> usize {
-        assert!(window < self.windows(), "window {window} of a plan with {} windows", self.windows);
-        window as usize * self.window
     }
 
     /// The inputs of a stream; the targets are one later.

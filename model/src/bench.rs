@@ -125,7 +125,7 @@ fn multiply_adds(config: &ModelConfig) -> f64 {
     let wiring = config.cell.wiring();
     let layer = |layer: usize| {
         let input = config.input_width(layer) * wiring.input.len();
-        (input + config.hidden * wiring.hidden.len()) * config.hidden
+        (input + config.width(layer) * wiring.hidden.len()) * config.width(layer)
     };
     ((0..config.layers).map(layer).sum::<usize>() + config.hidden * config.vocabulary) as f64
 }
@@ -175,7 +175,10 @@ impl Run {
         let token = |at: usize| philox4x32([at as u32, 0, 0, 0], [1, 2])[0] % config.vocabulary as u32;
         Ok(Self {
             parameters: Parameters::initial(config, 1),
-            optimizer: Optimizer::new(OptimizerConfig::Sgd, &config.parameter_layout())?,
+            optimizer: Optimizer::new(
+                OptimizerConfig::Sgd { weight_decay: 0.0 },
+                &config.parameter_layout(),
+            )?,
             window: options.window,
             lanes: (0..options.lanes).map(lane).collect(),
             tokens: (0..count).map(token).collect(),
@@ -239,7 +242,7 @@ impl Run {
         let partial = &gradients.partials[0];
         let gradient =
             GradientView { dense: &partial.dense, rows: &partial.rows, row_values: &partial.row_values };
-        let update = Update { step: 1, learning_rate: 1.0, scale };
+        let update = Update { learning_rate: 1.0, scale, ..Update::default() };
         let layout = self.model.config().gradient_layout();
         self.optimizer.apply(&mut self.parameters, &layout, gradient, update)
     }

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::{ModelError, layout::ParameterLayout};
+use crate::{Initialisation, ModelError, Regularisation, layout::ParameterLayout};
 
 /// Which recurrent cell the layers are made of. Each has its own file under `cells/` with its equations and their source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -87,16 +87,25 @@ pub struct ModelConfig {
     pub vocabulary: usize,
     /// Width of a token's vector (E).
     pub embedding: usize,
-    /// Units of a layer (H).
+    /// Units of a layer (H); of the last one, where `hidden_below` has others.
     pub hidden: usize,
+    /// Units of the layers below the last, from the bottom; empty: all have `hidden`.
+    pub hidden_below: Vec<usize>,
     /// Recurrent layers (L).
     pub layers: usize,
     /// Whether decoder and embedding share one matrix; needs E = H.
     pub tied: bool,
     /// Probability that a unit on a non-recurrent connection is dropped during training, in [0, 1).
     pub dropout: f32,
-    /// Parameters start uniform in [-init, init).
+    /// Half the width of the uniform distribution in which parameters start: all of them, or those that [`Initialisation`] leaves to it.
     pub init: f32,
+    /// By what rule the parameters start.
+    pub initialisation: Initialisation,
+    /// Added to the forget gates' `bias_ih` at the start (Jozefowicz, Zaremba, Sutskever, "An empirical exploration of recurrent network
+    /// architectures", 2015: 1); 0 for cells without a learned one.
+    pub forget_bias: f32,
+    /// Everything else against overfitting.
+    pub regularisation: Regularisation,
 }
 
 impl Default for ModelConfig {
@@ -107,10 +116,14 @@ impl Default for ModelConfig {
             vocabulary: 0,
             embedding: 0,
             hidden: 0,
+            hidden_below: Vec::new(),
             layers: 1,
             tied: false,
             dropout: 0.0,
             init: 0.1,
+            initialisation: Initialisation::default(),
+            forget_bias: 0.0,
+            regularisation: Regularisation::default(),
         }
     }
 }
@@ -130,14 +143,26 @@ impl ModelConfig {
         if let Some((name, _)) = sizes.iter().find(|(_, size)| *size == 0) {
             return Err(ModelError::ZeroSize(name));
         }
+        if self.hidden_below.contains(&0) {
+            return Err(ModelError::ZeroSize("hidden"));
+        }
+        if !self.hidden_below.is_empty() && self.hidden_below.len() != self.layers - 1 {
+            let found = self.hidden_below.len() + 1;
+            return Err(ModelError::Widths { found, layers: self.layers });
+        }
         if self.tied && self.embedding != self.hidden {
             return Err(ModelError::TiedWidths { embedding: self.embedding, hidden: self.hidden });
         }
         if !(0.0..1.0).contains(&self.dropout) {
             return Err(ModelError::Dropout(self.dropout));
         }
+        self.regularisation.validate()?;
         if !self.init.is_finite() || self.init < 0.0 {
             return Err(ModelError::Init(self.init));
+        }
+        let has_gate = self.cell.forget_block().is_some();
+        if !self.forget_bias.is_finite() || (self.forget_bias != 0.0 && !has_gate) {
+            return Err(ModelError::ForgetBias { found: self.forget_bias, cell: self.cell });
         }
         if self.vocabulary > u32::MAX as usize {
             return Err(ModelError::TooLarge("vocabulary".into()));
@@ -145,9 +170,29 @@ impl ModelConfig {
         ParameterLayout::checked(self).map(|_| ())
     }
 
-    /// Width of what layer `layer` reads: E for the first, H above.
+    /// The same model with layers of these widths, from the bottom; one for all, where there is one.
+    pub fn with_widths(mut self, widths: &[usize]) -> Self {
+        if let Some((&last, below)) = widths.split_last() {
+            self.hidden = last;
+            self.hidden_below =
+                if below.iter().all(|&width| width == last) { Vec::new() } else { below.to_vec() };
+        }
+        self
+    }
+
+    /// Units of layer `layer`.
+    pub fn width(&self, layer: usize) -> usize {
+        self.hidden_below.get(layer).copied().unwrap_or(self.hidden)
+    }
+
+    /// Width of what layer `layer` reads: E for the first, H of the layer below above.
     pub(crate) fn input_width(&self, layer: usize) -> usize {
-        if layer == 0 { self.embedding } else { self.hidden }
+        if layer == 0 { self.embedding } else { self.width(layer - 1) }
+    }
+
+    /// Whether all layers have `hidden` units.
+    pub(crate) fn has_equal_widths(&self) -> bool {
+        self.hidden_below.iter().all(|&width| width == self.hidden)
     }
 }
 

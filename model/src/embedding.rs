@@ -22,6 +22,16 @@ pub(crate) fn look_up(team: &Team, weight: &[f32], width: usize, tokens: &[u32],
     });
 }
 
+/// Multiplies each row by its factor: the mask of embeddings that are dropped whole, forward and backward.
+pub(crate) fn scale_rows(team: &Team, factors: &[f32], rows: &mut Panels) {
+    let (data, panel_len) = rows.data_mut();
+    team.run_pieces(data, panel_len, |_, _, data| {
+        for (row, factor) in data.chunks_exact_mut(LANES).zip(factors) {
+            row.iter_mut().for_each(|value| *value *= factor);
+        }
+    });
+}
+
 /// The touched rows' gradients of one group of lanes: sorted tokens, and (rows, E) values.
 ///
 /// A row is one chain of additions a lane, over time steps outside and streams inside, from the first one; lanes are added by the lane

@@ -2,6 +2,8 @@
 
 use thiserror::Error;
 
+use crate::Cell;
+
 /// Why a model, a window or an optimizer state was refused. Nothing was computed, no argument was changed.
 #[derive(Debug, Clone, PartialEq, Error)]
 #[non_exhaustive]
@@ -13,19 +15,58 @@ pub enum ModelError {
     #[error("the model's sizes overflow: {0} has too many numbers")]
     TooLarge(String),
     /// Tied weights share one matrix, so both sides need one width.
-    #[error("model.tied needs model.embedding = model.hidden, found {embedding} and {hidden}")]
+    #[error(
+        "model.tied needs model.embedding = model.hidden (of the last layer), found {embedding} and {hidden}"
+    )]
     TiedWidths {
         /// Width of the embedding.
         embedding: usize,
         /// Width of the last layer.
         hidden: usize,
     },
+    /// Neither one width for all layers nor one for each.
+    #[error("model.hidden needs one width, or one for each of {layers} layers, found {found}")]
+    Widths {
+        /// Widths given.
+        found: usize,
+        /// Layers of the model.
+        layers: usize,
+    },
     /// The probability of dropping a unit.
     #[error("model.dropout must be at least 0 and below 1, found {0}")]
     Dropout(f32),
+    /// Another probability.
+    #[error("model.{key} must be at least 0 and below 1, found {found}")]
+    Probability {
+        /// Which.
+        key: &'static str,
+        /// Its value.
+        found: f32,
+    },
+    /// The strength of a penalty.
+    #[error("model.{key} must be finite and not negative, found {found}")]
+    Strength {
+        /// Which.
+        key: &'static str,
+        /// Its value.
+        found: f32,
+    },
     /// The half width of the uniform initial distribution.
     #[error("model.init must be finite and not negative, found {0}")]
     Init(f32),
+    /// A forget gate's bias that is not a number, or of a cell without a learned forget gate.
+    #[error(
+        "model.forget_bias must be finite, and 0 unless the cell is lstm or lstm_peephole, found {found} with {cell}"
+    )]
+    ForgetBias {
+        /// The bias.
+        found: f32,
+        /// The cell.
+        cell: Cell,
+    },
+    /// A name of an initialisation that does not exist.
+    #[error("unknown initialisation {0:?}: expected uniform, glorot, orthogonal or pytorch")]
+    UnknownInitialisation(String),
     /// A name of a cell that does not exist.
     #[error(
         "unknown cell {0:?}: expected lstm, rnn_tanh, rnn_relu, gru, lstm_no_forget, lstm_peephole or lstm_coupled"
@@ -75,6 +116,16 @@ pub enum ModelError {
     /// An optimizer state lacks a buffer, has one too many or one of another length.
     #[error("optimizer state: {0}")]
     OptimizerState(String),
+    /// An option of dynamic evaluation or of the cache out of its range.
+    #[error("{option}: found {found}, expected {expected}")]
+    EvaluationOption {
+        /// Which one.
+        option: &'static str,
+        /// As given.
+        found: f64,
+        /// Its range.
+        expected: &'static str,
+    },
     /// An option of the optimizer that makes no sense.
     #[error("optimizer: {0}")]
     OptimizerOption(String),

@@ -46,6 +46,11 @@ impl Head {
         row_losses(ctx, self.logits.view(), window.targets, scale(window), &mut self.losses);
     }
 
+    /// (T·B) cross-entropy of every row, after `losses`; 0 for an ignored target.
+    pub(crate) fn row_losses(&self) -> impl Iterator<Item = f64> + '_ {
+        self.losses.iter().map(|row| row.loss)
+    }
+
     /// Losses added by lane, time steps outside and streams inside.
     pub(crate) fn lane_losses(&self, window: &Window<'_>) -> Vec<LaneLoss> {
         let streams = window.streams();
@@ -85,12 +90,14 @@ impl Head {
             weights.push(&mut before[start..start + weight.len()]);
             biases.push(after);
         }
+        let smoothing = f64::from(config.regularisation.label_smoothing);
         let gradients = SoftmaxGradient {
             decoder: decoder(config, parameters),
             lanes,
             targets: window.targets,
             losses: &self.losses,
-            scale: scale(window) as f32,
+            scale: ((1.0 - smoothing) * scale(window)) as f32,
+            smoothing: (smoothing * scale(window) / config.vocabulary as f64) as f32,
             hidden,
             weight: Outputs::new(weights.into_iter(), config.hidden),
             bias: Outputs::new(biases.into_iter(), config.vocabulary),

@@ -2,20 +2,23 @@
 //!
 //! Arguments are checked here, before any work; `pass` does it.
 
+mod inference;
+
 use std::ops::Range;
 
 use crate::{
     Gradients, LaneLoss, ModelConfig, ModelError, Parameters, Partial, Window,
     dense_parts::{DenseParts, FinishedPart, part_ranges},
-    dropout::Dropout,
     embedding,
     kernels::{Context, Isa, Lane, Lanes, Panels, Scratch, with_team},
     layer::LayerTape,
     layout::{GradientLayout, ParameterLayout},
+    masks::{GivenMasks, Masks},
     pass::{Pass, Tapes},
     stopwatch::{Stage, Stopwatch},
     window::{LaneStreams, check_length, check_tokens},
 };
+pub use inference::Scores;
 
 /// A model's shape with the memory its windows need, kept from call to call. Parameters and carries are the caller's.
 pub struct LanguageModel {
@@ -28,6 +31,7 @@ pub struct LanguageModel {
     spare: Vec<Partial>,
     spare_runs: Vec<Vec<f32>>,
     watch: Stopwatch,
+    given: Option<GivenMasks>,
 }
 
 impl LanguageModel {
@@ -49,6 +53,7 @@ impl LanguageModel {
         let tapes = Tapes {
             layers: (0..config.layers).map(|_| LayerTape::default()).collect(),
             inputs: (0..=config.layers).map(|_| Panels::default()).collect(),
+            recurrent: vec![Vec::new(); config.layers],
             ..Tapes::default()
         };
         Ok(Self {
@@ -61,7 +66,15 @@ impl LanguageModel {
             spare: Vec::new(),
             spare_runs: Vec::new(),
             watch: Stopwatch::start(),
+            given: None,
         })
+    }
+
+    /// The same model with masks from elsewhere for every window it trains on, to be compared with another implementation. They must fit
+    /// the model and the windows' streams: what is missing at their ends counts as dropped.
+    #[must_use]
+    pub fn with_masks(self, masks: GivenMasks) -> Self {
+        Self { given: Some(masks), ..self }
     }
 
     /// The shape.
@@ -148,12 +161,13 @@ impl LanguageModel {
         let streams = stream_indices(window.lanes);
         let lanes = columns(window.lanes);
         let lanes = Lanes { steps: window.steps, streams: streams.len(), lanes: &lanes, groups };
-        let dropout = Dropout::new(self.config.dropout, window.seed, window.step, &streams);
+        let drawn = (window.seed, window.step);
+        let masks = Masks::new(&self.config, drawn, &streams, self.given.as_ref());
         let mut pass = Pass {
             config: &self.config,
             parameters,
             window,
-            dropout,
+            masks: Some(masks),
             tapes: &mut self.tapes,
             watch: Stopwatch::start(),
         };
@@ -240,7 +254,7 @@ impl LanguageModel {
     /// Forward without dropout, with the rows' losses.
     fn forward(&mut self, parameters: &Parameters, window: &Window<'_>, carries: &mut [f32]) {
         let (config, tapes) = (&self.config, &mut self.tapes);
-        let mut pass = Pass { config, parameters, window, dropout: None, tapes, watch: Stopwatch::start() };
+        let mut pass = Pass { config, parameters, window, masks: None, tapes, watch: Stopwatch::start() };
         let (isa, scratch) = (self.isa, &self.scratch);
         with_team(|team| {
             let ctx = Context { team, isa, scratch };

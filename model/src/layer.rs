@@ -1,5 +1,7 @@
 //! One recurrent layer over a window: its products, its walk through time, its gradients. Knows no embedding, no loss, no dropout.
 
+use std::ops::Range;
+
 use crate::{
     Cell, ModelConfig, Parameters,
     cells::Wiring,
@@ -41,6 +43,8 @@ pub(crate) struct Layer<'a> {
     streams: usize,
     names: [String; 7],
     parameters: &'a Parameters,
+    /// (blocks · H, H) the recurrent weights of this window, where they are not the parameters.
+    recurrent: Option<&'a [f32]>,
 }
 
 impl<'a> Layer<'a> {
@@ -53,13 +57,19 @@ impl<'a> Layer<'a> {
         let names = ["weight_ih", "weight_hh", "bias_ih", "bias_hh", "w_ci", "w_cf", "w_co"];
         Self {
             cell: config.cell,
-            hidden: config.hidden,
+            hidden: config.width(layer),
             input: config.input_width(layer),
             steps,
             streams,
             names: names.map(|name| format!("rnn.{name}_l{layer}")),
             parameters,
+            recurrent: None,
         }
+    }
+
+    /// The same layer with these recurrent weights.
+    pub(crate) fn with_recurrent(self, recurrent: Option<&'a [f32]>) -> Self {
+        Self { recurrent, ..self }
     }
 
     fn wiring(&self) -> &'static Wiring {
@@ -84,7 +94,12 @@ impl<'a> Layer<'a> {
     }
 
     fn weight_hh(&self) -> Source<'a> {
-        Source { values: self.tensor(1), row: self.hidden }
+        Source { values: self.recurrent.unwrap_or_else(|| self.recurrent_parameters()), row: self.hidden }
+    }
+
+    /// (blocks · H, H) `weight_hh`.
+    pub(crate) fn recurrent_parameters(&self) -> &'a [f32] {
+        self.tensor(1)
     }
 
     /// Weight blocks in the order in which forward tasks take them: panel after panel, in each the wires. (row, count) of each.
@@ -218,17 +233,15 @@ impl<'a> Layer<'a> {
         wires.iter().map(|wire| (wire.0 * self.hidden, self.hidden)).collect()
     }
 
-    /// Gradients of the layer's parameters into the groups' dense gradients, after `backward`. `offset` is where those begin among
-    /// the parameters.
+    /// Gradients of the layer's parameters into the groups' dense gradients, after `backward`: `x` (T·B, in) and `before` (T·B, H)
+    /// are what its weights were multiplied by. `offset` is where those begin among the parameters.
     pub(crate) fn weight_gradients(
         &self,
         ctx: Context<'_>,
-        (x, tape): (View<'_>, &LayerTape),
+        (x, before, tape): (View<'_>, View<'_>, &LayerTape),
         (lanes, packed): (Lanes<'_>, &mut PackedRight),
         (dense, offset): (&mut [&mut [f32]], usize),
     ) {
-        let rows = self.steps * self.streams;
-        let before = tape.h.view().rows(0, rows);
         for (weight, bias, right, wires) in
             [(0, 2, x, self.wiring().input), (1, 3, before, self.wiring().hidden)]
         {
@@ -242,6 +255,22 @@ impl<'a> Layer<'a> {
         if self.cell == Cell::LstmPeephole {
             self.peephole_gradients(ctx, tape, lanes, (dense, offset));
         }
+    }
+
+    /// Each group's gradient of `weight_hh`.
+    pub(crate) fn recurrent_gradients<'d>(
+        &self,
+        dense: &'d mut [&mut [f32]],
+        offset: usize,
+    ) -> impl Iterator<Item = &'d mut [f32]> {
+        let range = self.range(1, offset);
+        dense.iter_mut().map(move |dense| &mut dense[range.clone()])
+    }
+
+    /// Where a tensor lies in dense gradients that begin at `offset`.
+    fn range(&self, name: usize, offset: usize) -> Range<usize> {
+        let tensor = self.parameters.layout().get(&self.names[name]).expect("checked against the model");
+        tensor.offset - offset..tensor.offset - offset + tensor.len()
     }
 
     /// Panels of the gates' gradients with the weight row that each begins, and how many rows it gives.
@@ -261,9 +290,8 @@ impl<'a> Layer<'a> {
         name: usize,
         columns: usize,
     ) -> Outputs<'d> {
-        let tensor = self.parameters.layout().get(&self.names[name]).expect("checked against the model");
-        let range = tensor.offset - offset..tensor.offset - offset + tensor.len();
-        let columns = columns.min(tensor.len());
+        let range = self.range(name, offset);
+        let columns = columns.min(range.len());
         Outputs::new(dense.iter_mut().map(|dense| &mut dense[range.clone()]), columns)
     }
 
@@ -280,9 +308,7 @@ impl<'a> Layer<'a> {
                 continue;
             }
             for (name, width) in [(weight, width), (bias, 1)] {
-                let tensor =
-                    self.parameters.layout().get(&self.names[name]).expect("checked against the model");
-                let start = tensor.offset - offset + block * self.hidden * width;
+                let start = self.range(name, offset).start + block * self.hidden * width;
                 for dense in dense.iter_mut() {
                     dense[start..start + self.hidden * width].fill(0.0);
                 }

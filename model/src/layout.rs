@@ -1,5 +1,7 @@
 //! Where each tensor lies in the flat buffers: parameters, carries, gradients. Names and shapes are PyTorch's.
 
+use std::ops::Range;
+
 use crate::{Cell, ModelConfig, ModelError};
 
 /// One tensor inside the flat parameters.
@@ -68,13 +70,14 @@ impl ParameterLayout {
 }
 
 fn shapes(config: &ModelConfig) -> Result<Vec<(String, Vec<usize>)>, ModelError> {
-    let (v, e, h) = (config.vocabulary, config.embedding, config.hidden);
-    let rows = h.checked_mul(config.cell.row_blocks()).ok_or(ModelError::TooLarge("hidden".into()))?;
+    let (v, e) = (config.vocabulary, config.embedding);
     if config.layers > 1 << 16 {
         return Err(ModelError::TooLarge("layers".into()));
     }
     let mut shapes = vec![("encoder.weight".to_owned(), vec![v, e])];
     for layer in 0..config.layers {
+        let h = config.width(layer);
+        let rows = h.checked_mul(config.cell.row_blocks()).ok_or(ModelError::TooLarge("hidden".into()))?;
         shapes.push((format!("rnn.weight_ih_l{layer}"), vec![rows, config.input_width(layer)]));
         shapes.push((format!("rnn.weight_hh_l{layer}"), vec![rows, h]));
         shapes.push((format!("rnn.bias_ih_l{layer}"), vec![rows]));
@@ -84,7 +87,7 @@ fn shapes(config: &ModelConfig) -> Result<Vec<(String, Vec<usize>)>, ModelError>
         }
     }
     if !config.tied {
-        shapes.push(("decoder.weight".to_owned(), vec![v, h]));
+        shapes.push(("decoder.weight".to_owned(), vec![v, config.hidden]));
     }
     shapes.push(("decoder.bias".to_owned(), vec![v]));
     Ok(shapes)
@@ -93,8 +96,8 @@ fn shapes(config: &ModelConfig) -> Result<Vec<(String, Vec<usize>)>, ModelError>
 /// One tensor of a stream's carry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CarryTensor {
-    /// `h`, or `c`: the LSTM's cell state.
-    pub name: &'static str,
+    /// `h`, or `c`: the LSTM's cell state. Layers of unequal widths have a tensor each: `h_l0`, `h_l1`, ...
+    pub name: String,
     /// Layers (L), the slow axis.
     pub layers: usize,
     /// Units of a layer (H), the fast axis.
@@ -120,15 +123,29 @@ impl ModelConfig {
         ParameterLayout::checked(self).expect("the configuration was validated")
     }
 
-    /// The tensors of one stream's carry in their order: `h`, for the LSTMs then `c`.
+    /// The tensors of one stream's carry in their order: `h`, for the LSTMs then `c`; by layer where their widths differ.
     pub fn carry_tensors(&self) -> Vec<CarryTensor> {
-        let names: &[&'static str] = if self.cell.has_cell_state() { &["h", "c"] } else { &["h"] };
-        names.iter().map(|name| CarryTensor { name, layers: self.layers, hidden: self.hidden }).collect()
+        let names = if self.cell.has_cell_state() { &["h", "c"][..] } else { &["h"] };
+        let tensors = |&name: &&str| match self.has_equal_widths() {
+            true => vec![CarryTensor { name: name.into(), layers: self.layers, hidden: self.hidden }],
+            false => {
+                let of = |l| CarryTensor { name: format!("{name}_l{l}"), layers: 1, hidden: self.width(l) };
+                (0..self.layers).map(of).collect()
+            }
+        };
+        names.iter().flat_map(tensors).collect()
     }
 
-    /// Floats of one stream's carry: `h` (L, H), then `c` (L, H) if the cell has one.
+    /// Floats of one stream's carry: `h` of all layers, then `c` if the cell has one.
     pub fn carry_len(&self) -> usize {
-        self.layers * self.hidden * if self.cell.has_cell_state() { 2 } else { 1 }
+        self.carry_range(usize::from(self.cell.has_cell_state()), self.layers - 1).end
+    }
+
+    /// Where `h` (0) or `c` (1) of a layer lies in a stream's carry.
+    pub(crate) fn carry_range(&self, state: usize, layer: usize) -> Range<usize> {
+        let before = |layers| (0..layers).map(|l| self.width(l)).sum::<usize>();
+        let start = state * before(self.layers) + before(layer);
+        start..start + self.width(layer)
     }
 
     /// How gradients of this model are cut.
@@ -176,6 +193,28 @@ mod tests {
         assert_eq!(names[5].name, "rnn.w_ci_l0");
         assert_eq!(names[1].shape, [12, 3]);
         assert_eq!(names.last().map(|t| t.name.as_str()), Some("decoder.bias"));
+    }
+
+    #[test]
+    fn layers_of_unequal_width_have_carries_of_their_own() {
+        let plain = config(Cell::Lstm, true);
+        let named = |config: &ModelConfig| -> Vec<(String, usize, usize)> {
+            config.carry_tensors().into_iter().map(|t| (t.name, t.layers, t.hidden)).collect()
+        };
+        assert_eq!(named(&plain), [("h".to_owned(), 2, 3), ("c".to_owned(), 2, 3)]);
+        assert_eq!(named(&plain.clone().with_widths(&[3, 3])), named(&plain));
+        let uneven = plain.with_widths(&[5, 3]);
+        let expected = [("h_l0", 5), ("h_l1", 3), ("c_l0", 5), ("c_l1", 3)];
+        assert_eq!(named(&uneven), expected.map(|(name, width)| (name.to_owned(), 1, width)));
+        assert_eq!(
+            (uneven.carry_len(), uneven.carry_range(1, 0), uneven.carry_range(0, 1)),
+            (16, 8..13, 5..8)
+        );
+        let layout = uneven.parameter_layout();
+        let shape = |name: &str| layout.get(name).map(|t| t.shape.clone());
+        assert_eq!(shape("rnn.weight_ih_l0"), Some(vec![20, 3]));
+        assert_eq!(shape("rnn.weight_ih_l1"), Some(vec![12, 5]));
+        assert_eq!(shape("rnn.weight_hh_l1"), Some(vec![12, 3]));
     }
 
     #[test]

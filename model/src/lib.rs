@@ -10,38 +10,51 @@
 //! - All work runs on the current rayon pool.
 //! - What a caller can get wrong is a [`ModelError`], never a panic.
 
+mod activation;
 mod bench;
 mod cells;
 mod config;
 mod dense_parts;
 mod dropout;
+mod dynamic;
 mod embedding;
 mod error;
 mod finite;
 mod head;
+mod initial;
 mod kernels;
 mod language_model;
 mod layer;
 mod layout;
+mod masks;
+mod neural_cache;
 mod optimizer;
+mod orthogonal;
 mod parameters;
 mod pass;
 mod philox;
+mod regularisation;
 mod stopwatch;
 mod tree;
 pub mod trials;
+mod weight_drop;
 mod window;
 
 pub use bench::{BenchOptions, BenchReport, Phase, bench};
 pub use config::{Cell, ModelConfig};
 pub use dense_parts::FinishedPart;
+pub use dynamic::{DynamicEvaluation, DynamicRule, GradientStatistics};
 pub use error::ModelError;
 pub use finite::{first_non_finite, first_non_finite_parameter};
+pub use initial::Initialisation;
 pub use kernels::{Isa, approximations};
-pub use language_model::LanguageModel;
+pub use language_model::{LanguageModel, Scores};
 pub use layout::{CarryTensor, GradientLayout, ParameterLayout, TensorSpec};
-pub use optimizer::{GradientView, Optimizer, OptimizerConfig, Update};
+pub use masks::GivenMasks;
+pub use neural_cache::{CacheOptions, NeuralCache};
+pub use optimizer::{AVERAGE, GradientView, Optimizer, OptimizerConfig, Update};
 pub use parameters::Parameters;
 pub use philox::philox4x32;
+pub use regularisation::Regularisation;
 pub use stopwatch::Stage;
 pub use window::{Gradients, IGNORED_TARGET, LaneLoss, LaneStreams, Partial, Window};

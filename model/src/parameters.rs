@@ -3,11 +3,7 @@
 use std::fmt;
 
 use crate::{
-    ModelConfig, ModelError,
-    kernels::Buffer,
-    layout::ParameterLayout,
-    philox::{self, Purpose, philox4x32},
-    window::check_length,
+    ModelConfig, ModelError, initial, kernels::Buffer, layout::ParameterLayout, window::check_length,
 };
 
 /// All parameters of a model in one flat buffer on a 64-byte boundary.
@@ -18,13 +14,13 @@ pub struct Parameters {
 }
 
 impl Parameters {
-    /// Every tensor uniform in [-init, init): element i of tensor n is a function of (seed, n, i) alone. The configuration must be valid.
+    /// Every tensor by the rule of [`ModelConfig::initialisation`], a function of (seed, tensor) alone. The configuration must be valid.
     pub fn initial(config: &ModelConfig, seed: u64) -> Self {
         let layout = config.parameter_layout();
         let mut values = Buffer::zeroed(layout.len());
         for (index, tensor) in layout.tensors.iter().enumerate() {
             let place = &mut values[tensor.offset..tensor.offset + tensor.len()];
-            fill_uniform(place, config.init, seed, index as u32);
+            initial::fill(config, (index, tensor), seed, place);
         }
         Self { layout, values }
     }
@@ -67,18 +63,6 @@ impl Parameters {
 impl fmt::Debug for Parameters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Parameters({} tensors, {} floats)", self.layout.tensors.len(), self.values.len())
-    }
-}
-
-/// Four numbers a counter; the upper 24 bits of a word make a float in [-1, 1) exactly.
-fn fill_uniform(place: &mut [f32], init: f32, seed: u64, tensor: u32) {
-    for (quad, four) in place.chunks_mut(4).enumerate() {
-        let counter = [quad as u32, (quad as u64 >> 32) as u32, tensor, Purpose::Initial as u32];
-        let words = philox4x32(counter, philox::key(seed));
-        for (value, word) in four.iter_mut().zip(words) {
-            let unit = (word >> 8) as f32 / (1 << 23) as f32 - 1.0;
-            *value = unit * init;
-        }
     }
 }
 

@@ -25,6 +25,7 @@ pub fn philox4x32(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
 pub(crate) enum Purpose {
     Initial = 1,
     DropoutKey = 2,
+    Normal = 16,
 }
 
 /// The key of a 64-bit seed.

@@ -158,6 +158,7 @@ impl Trial {
             targets: &targets,
             losses: &losses,
             scale: 1.0,
+            smoothing: 0.0,
             hidden: &self.packed_right,
             weight: Outputs::new(std::iter::once(self.out.as_mut_slice()), self.inner),
             bias: Outputs::new(std::iter::once(self.bias_gradient.as_mut_slice()), self.columns),

@@ -143,7 +143,8 @@ fn add(mut left: Gradient, right: &Gradient, dense: usize, width: usize) -> Grad
     left
 }
 
-fn add_floats(left: &mut [f32], right: &[f32]) {
+/// Adds `right` to `left`, element by element, on the current rayon pool.
+pub fn add_floats(left: &mut [f32], right: &[f32]) {
     left.par_chunks_mut(BLOCK).zip(right.par_chunks(BLOCK)).for_each(|(left, right)| {
         for (l, r) in left.iter_mut().zip(right) {
             *l += r;

@@ -86,7 +86,17 @@ fn options(arguments: &Arguments) -> Result<BenchOptions, Failure> {
 
 pub(super) fn of_shape([vocabulary, embedding, hidden, layers, streams, window]: [usize; 6]) -> BenchOptions {
     let (cell, tied, dropout, init) = (Cell::Lstm, false, 0.0, 0.05);
-    let config = ModelConfig { cell, vocabulary, embedding, hidden, layers, tied, dropout, init };
+    let config = ModelConfig {
+        cell,
+        vocabulary,
+        embedding,
+        hidden,
+        layers,
+        tied,
+        dropout,
+        init,
+        ..ModelConfig::default()
+    };
     BenchOptions { config, streams, window, lanes: 4, warmup: WARMUP, seconds: 0.0 }
 }
 

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::median;
 use super::model::{SHAPES, of_shape};
-use crate::config::{self, Config, Exchange, KindOr, Optimizer};
+use crate::config::{self, Config, Exchange, KindOr, NumberOrKind, Optimizer, optimizer::Sgd};
 use crate::failure::Failure;
 use crate::launch;
 use crate::train::Workers;
@@ -101,12 +101,14 @@ fn configuration(arguments: &Arguments) -> Result<Config, Failure> {
     let model = &mut config.model;
     model.cell = arguments.cell.to_string();
     model.layers = options.config.layers as u32;
-    (model.embedding, model.hidden) = (options.config.embedding as u32, options.config.hidden as u32);
-    model.init = options.config.init;
+    (model.embedding, model.hidden) =
+        (options.config.embedding as u32, (options.config.hidden as u32).into());
+    model.init = NumberOrKind(f64::from(options.config.init).into());
     let train = &mut config.train;
     (train.streams, train.window) = (options.streams as u32, options.window as u32);
     (train.lanes, train.steps) = (arguments.lanes.get(), Some(steps));
-    (train.optimizer, train.learning_rate, train.clip_norm) = (KindOr(Optimizer::Sgd), 1.0, 5.0);
+    (train.optimizer, train.learning_rate, train.clip_norm) =
+        (KindOr(Optimizer::Sgd(Sgd::default())), 1.0, 5.0);
     config.cluster = config::Cluster {
         workers: arguments.workers.get(),
         threads: arguments.threads.get(),

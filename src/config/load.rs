@@ -93,7 +93,7 @@ fn absolute(path: &str) -> Result<String, ConfigError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{KindOr, Optimizer, ScheduleConfig};
+    use crate::config::{KindOr, Optimizer, ScheduleConfig, optimizer::Sgd};
 
     fn load_text(text: &str, sets: &[&str]) -> Result<Config, String> {
         let folder = tempfile::tempdir().unwrap();
@@ -110,7 +110,7 @@ mod tests {
         let config =
             load_text(MINIMAL, &["train.window=8", "model.cell=lstm", "train.optimizer=sgd"]).unwrap();
         assert_eq!((config.train.window, config.train.streams, config.train.epochs), (8, 32, Some(2)));
-        assert_eq!(config.train.optimizer, KindOr(Optimizer::Sgd));
+        assert_eq!(config.train.optimizer, KindOr(Optimizer::Sgd(Sgd::default())));
         assert_eq!(config.data.train.0, ["/text"]);
     }
 

@@ -2,18 +2,30 @@
 //! paths; `launch` turns it into a run.
 
 mod choice;
+mod initialisation;
 mod load;
+pub(crate) mod optimizer;
+mod regularisation;
+mod sample;
+mod schedule;
 mod validate;
 mod weights;
+mod window;
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 pub(crate) use choice::{KindOr, OneOrMany};
+pub(crate) use initialisation::{Init, NumberOrKind, Range};
 pub(crate) use load::{load, read_resolved};
+pub(crate) use optimizer::Optimizer;
+pub(crate) use regularisation::Widths;
+pub(crate) use sample::Sample;
+pub(crate) use schedule::{ScheduleConfig, Unit};
 pub(crate) use validate::validate;
 pub(crate) use weights::Weights;
+pub(crate) use window::RandomWindow;
 
 /// A configuration that cannot be used: each variant names the place, what was found and what was expected.
 #[derive(Debug, thiserror::Error)]
@@ -92,15 +104,38 @@ pub(crate) struct Model {
     pub layers: u32,
     /// Floats of a token's embedding.
     pub embedding: u32,
-    /// Units of a layer.
-    pub hidden: u32,
-    /// Whether the decoder uses the embedding's matrix; needs embedding = hidden.
+    /// Units of a layer, or of each.
+    pub hidden: Widths,
+    /// Whether the decoder uses the embedding's matrix; needs embedding = hidden (of the last layer).
     pub tied: bool,
-    /// Probability of dropping a non-recurrent connection.
+    /// Probability of dropping a non-recurrent connection, wherever none of its own is given.
     pub dropout: f32,
-    /// Weights start uniform in (-init, init).
-    pub init: f32,
-    /// A file to start from instead.
+    /// One mask for all time steps of a window, in place of one for each.
+    pub locked_dropout: bool,
+    /// Probability of dropping a unit of the embedding's output.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dropout_input: Option<f32>,
+    /// Probability of dropping a unit between layers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dropout_hidden: Option<f32>,
+    /// Probability of dropping a unit of the last layer's output.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dropout_output: Option<f32>,
+    /// Probability of dropping a token's embedding for a window.
+    pub dropout_embedding: f32,
+    /// Probability of dropping a recurrent weight for a window.
+    pub weight_drop: f32,
+    /// Alpha: strength of the mean square of the last layer's output.
+    pub activation_regularisation: f32,
+    /// Beta: strength of the mean square of its change from step to step.
+    pub temporal_activation_regularisation: f32,
+    /// Share of the uniform distribution in the training targets.
+    pub label_smoothing: f32,
+    /// How weights start: a number a, uniform in (-a, a); a name; a table with `kind`.
+    pub init: NumberOrKind<Init>,
+    /// Added to the forget gates' bias at the start.
+    pub forget_bias: f32,
+    /// A file to start from, in place of the seed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<Weights>,
 }
@@ -111,10 +146,20 @@ impl Default for Model {
             cell: "lstm".into(),
             layers: 1,
             embedding: 128,
-            hidden: 256,
+            hidden: 256.into(),
             tied: false,
             dropout: 0.0,
-            init: 0.08,
+            locked_dropout: false,
+            dropout_input: None,
+            dropout_hidden: None,
+            dropout_output: None,
+            dropout_embedding: 0.0,
+            weight_drop: 0.0,
+            activation_regularisation: 0.0,
+            temporal_activation_regularisation: 0.0,
+            label_smoothing: 0.0,
+            init: NumberOrKind(Init::Uniform(Range { range: 0.08 })),
+            forget_bias: 0.0,
             weights: None,
         }
     }
@@ -128,6 +173,11 @@ pub(crate) struct Train {
     pub streams: u32,
     /// Time steps of truncated backpropagation.
     pub window: u32,
+    /// Windows of random lengths about `window`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub random_window: Option<RandomWindow>,
+    /// Windows whose gradients are added for one update.
+    pub accumulate: u32,
     /// Fixed groups of streams: the most workers that can share a step.
     pub lanes: u32,
     /// Passes over the training text; or `steps`.
@@ -140,8 +190,12 @@ pub(crate) struct Train {
     /// The highest learning rate.
     pub learning_rate: f64,
     pub schedule: KindOr<ScheduleConfig>,
+    /// Steps of a linear rise of the learning rate, before whatever schedule.
+    pub warmup: u64,
     /// The gradient's global L2 norm is clipped to this; 0: never.
     pub clip_norm: f64,
+    /// Elements of the gradient are clipped to this absolute value, after the clip by norm; 0: never.
+    pub clip_value: f32,
     /// Steps between validations; none: at the end of each epoch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub evaluate_every: Option<u64>,
@@ -157,65 +211,22 @@ impl Default for Train {
         Self {
             streams: 32,
             window: 64,
+            random_window: None,
+            accumulate: 1,
             lanes: 4,
             epochs: None,
             steps: None,
-            optimizer: KindOr(Optimizer::Adam(Adam::default())),
+            optimizer: KindOr(Optimizer::Adam(optimizer::Adam::default())),
             learning_rate: 0.002,
             schedule: KindOr(ScheduleConfig::Constant),
+            warmup: 0,
             clip_norm: 1.0,
+            clip_value: 0.0,
             evaluate_every: None,
             checkpoint_every: None,
             keep_checkpoints: 3,
         }
     }
-}
-
-/// `train.optimizer`: a name, or a table with `kind`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub(crate) enum Optimizer {
-    Sgd,
-    Adam(Adam),
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct Adam {
-    pub beta1: f32,
-    pub beta2: f32,
-    pub epsilon: f32,
-}
-
-impl Default for Adam {
-    fn default() -> Self {
-        Self { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 }
-    }
-}
-
-/// `train.schedule`: a name, or a table with `kind`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub(crate) enum ScheduleConfig {
-    Constant,
-    Cosine {
-        /// Steps of linear rise.
-        #[serde(default)]
-        warmup: u64,
-        /// Share of the rate that is left at the end.
-        #[serde(default)]
-        floor: f64,
-    },
-    Zaremba {
-        /// The last epoch at the full rate.
-        after: u64,
-        /// Divisor for each epoch beyond it.
-        divide: f64,
-    },
-    Plateau {
-        /// Divisor when a validation is not better than the best before it.
-        divide: f64,
-    },
 }
 
 /// `[cluster]`: who computes, never what.
@@ -245,20 +256,4 @@ pub(crate) enum Exchange {
     Mesh,
     /// Through the coordinator.
     Star,
-}
-
-/// `[sample]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct Sample {
-    pub prompt: String,
-    pub tokens: u64,
-    pub temperature: f64,
-    pub seed: u64,
-}
-
-impl Default for Sample {
-    fn default() -> Self {
-        Self { prompt: "\n".into(), tokens: 400, temperature: 0.8, seed: 1 }
-    }
 }

@@ -1,6 +1,7 @@
 //! What a configuration must keep, checked before anything is read or started.
 
-use super::{Config, ConfigError, Optimizer, ScheduleConfig};
+use super::regularisation::{check_regularisation, check_widths};
+use super::{Config, ConfigError, Sample, initialisation::check_forget_bias};
 
 /// Checks every value by itself and those that must go together.
 pub(crate) fn validate(config: &Config) -> Result<(), ConfigError> {
@@ -8,11 +9,17 @@ pub(crate) fn validate(config: &Config) -> Result<(), ConfigError> {
     check_model(config)?;
     check_sizes(config)?;
     check_length(config)?;
+    super::window::validate(&config.train)?;
     check_rates(config)?;
     check_schedule(config)
 }
 
-fn require(holds: bool, key: &'static str, found: impl ToString, expected: &str) -> Result<(), ConfigError> {
+pub(super) fn require(
+    holds: bool,
+    key: &'static str,
+    found: impl ToString,
+    expected: &str,
+) -> Result<(), ConfigError> {
     if holds {
         Ok(())
     } else {
@@ -39,13 +46,11 @@ fn check_model(config: &Config) -> Result<(), ConfigError> {
     )?;
     require(model.layers > 0, "model.layers", 0, "at least 1")?;
     require(model.embedding > 0, "model.embedding", 0, "at least 1")?;
-    require(model.hidden > 0, "model.hidden", 0, "at least 1")?;
-    let fits = !model.tied || model.embedding == model.hidden;
-    let sizes = format!("embedding {} and hidden {}", model.embedding, model.hidden);
-    require(fits, "model.tied", sizes, "equal sizes where the decoder uses the embedding's matrix")?;
-    require((0.0..1.0).contains(&model.dropout), "model.dropout", model.dropout, "at least 0 and below 1")?;
-    let init = model.init;
-    require(init.is_finite() && init >= 0.0, "model.init", init, "a finite number that is not negative")?;
+    check_widths(model)?;
+    check_regularisation(model)?;
+    let (init, key) = (model.init.0.range(), model.init.0.range_key());
+    require(init.is_finite() && init >= 0.0, key, init, "a finite number that is not negative")?;
+    check_forget_bias(model)?;
     super::weights::check(model.weights.as_ref())
 }
 
@@ -99,53 +104,26 @@ fn check_rates(config: &Config) -> Result<(), ConfigError> {
         clip,
         "a finite number above 0, or 0 for no clip",
     )?;
-    if let Optimizer::Adam(adam) = &train.optimizer.0 {
-        require(
-            (0.0..1.0).contains(&adam.beta1),
-            "train.optimizer.beta1",
-            adam.beta1,
-            "at least 0 and below 1",
-        )?;
-        require(
-            (0.0..1.0).contains(&adam.beta2),
-            "train.optimizer.beta2",
-            adam.beta2,
-            "at least 0 and below 1",
-        )?;
-        let epsilon = adam.epsilon;
-        let fits = epsilon.is_finite() && epsilon >= 0.0;
-        require(fits, "train.optimizer.epsilon", epsilon, "a finite number that is not negative")?;
-    }
-    if let Some(sample) = &config.sample {
-        let t = sample.temperature;
-        require(t.is_finite() && t >= 0.0, "sample.temperature", t, "a finite number that is not negative")?;
-    }
-    Ok(())
+    let clip = train.clip_value;
+    let fits = clip.is_finite() && clip >= 0.0;
+    require(fits, "train.clip_value", clip, "a finite number above 0, or 0 for no clip")?;
+    train.optimizer.0.validate(is_validated(config))?;
+    config.sample.as_ref().map_or(Ok(()), Sample::validate)
 }
 
 fn check_schedule(config: &Config) -> Result<(), ConfigError> {
-    let divisor = |divide: f64| {
-        require(divide.is_finite() && divide >= 1.0, "train.schedule.divide", divide, "at least 1")
-    };
-    match config.train.schedule.0 {
-        ScheduleConfig::Constant => Ok(()),
-        ScheduleConfig::Cosine { floor, .. } => {
-            require((0.0..=1.0).contains(&floor), "train.schedule.floor", floor, "0 to 1")
-        }
-        ScheduleConfig::Zaremba { divide, .. } => divisor(divide),
-        ScheduleConfig::Plateau { divide } => {
-            let validated = !config.data.valid.is_empty() || config.data.valid_fraction > 0.0;
-            let expected = "a validation text (data.valid or data.valid_fraction) to compare by";
-            require(validated, "train.schedule", "plateau without one", expected)?;
-            divisor(divide)
-        }
-    }
+    config.train.schedule.0.validate(is_validated(config), config.train.warmup)
+}
+
+/// Whether there is a validation text.
+fn is_validated(config: &Config) -> bool {
+    !config.data.valid.is_empty() || config.data.valid_fraction > 0.0
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{KindOr, OneOrMany};
+    use crate::config::{Init, KindOr, NumberOrKind, OneOrMany, Range, ScheduleConfig, Widths};
 
     /// One way to spoil a configuration, and the key that must be named.
     type Spoiling = (&'static str, fn(&mut Config));
@@ -159,11 +137,26 @@ mod tests {
             ("data.max_bytes", |c| c.data.max_bytes = Some(0)),
             ("model.cell", |c| c.model.cell = "lstn".into()),
             ("model.layers", |c| c.model.layers = 0),
-            ("model.hidden", |c| c.model.hidden = 0),
+            ("model.hidden", |c| c.model.hidden = 0.into()),
             ("model.embedding", |c| c.model.embedding = 0),
             ("model.tied", |c| c.model.tied = true),
             ("model.dropout", |c| c.model.dropout = 1.0),
-            ("model.init", |c| c.model.init = f32::INFINITY),
+            ("model.init", |c| c.model.init = NumberOrKind(Init::Uniform(Range { range: f32::INFINITY }))),
+            ("model.init.range", |c| c.model.init = NumberOrKind(Init::Glorot(Range { range: -1.0 }))),
+            ("model.forget_bias", |c| c.model.forget_bias = f32::NAN),
+            ("model.hidden", |c| c.model.hidden = Widths(vec![4, 0])),
+            ("model.hidden", |c| c.model.hidden = Widths(vec![4, 5])),
+            ("model.hidden", |c| c.model.hidden = Widths(Vec::new())),
+            ("model.dropout_input", |c| c.model.dropout_input = Some(1.0)),
+            ("model.dropout_hidden", |c| c.model.dropout_hidden = Some(-0.5)),
+            ("model.dropout_output", |c| c.model.dropout_output = Some(f32::NAN)),
+            ("model.dropout_embedding", |c| c.model.dropout_embedding = 1.0),
+            ("model.weight_drop", |c| c.model.weight_drop = 1.0),
+            ("model.activation_regularisation", |c| c.model.activation_regularisation = -1.0),
+            ("model.temporal_activation_regularisation", |c| {
+                c.model.temporal_activation_regularisation = f32::INFINITY
+            }),
+            ("model.label_smoothing", |c| c.model.label_smoothing = 1.0),
             ("train.streams", |c| c.train.streams = 0),
             ("train.window", |c| c.train.window = 0),
             ("train.lanes", |c| c.train.lanes = 0),
@@ -176,10 +169,19 @@ mod tests {
             ("train.keep_checkpoints", |c| c.train.keep_checkpoints = 1),
             ("train.learning_rate", |c| c.train.learning_rate = 0.0),
             ("train.clip_norm", |c| c.train.clip_norm = -1.0),
-            ("train.schedule.divide", |c| c.train.schedule = KindOr(ScheduleConfig::Plateau { divide: 0.5 })),
+            ("train.schedule.divide", |c| {
+                c.train.schedule = KindOr(ScheduleConfig::Plateau { divide: 0.5, patience: 0 })
+            }),
             ("train.schedule.floor", |c| {
                 c.train.schedule = KindOr(ScheduleConfig::Cosine { warmup: 0, floor: 2.0 })
             }),
+            ("sample.temperature", |c| c.sample = Some(Sample { temperature: -1.0, ..Sample::default() })),
+            ("sample.top_p", |c| c.sample = Some(Sample { top_p: 0.0, ..Sample::default() })),
+            ("sample.repetition_penalty", |c| {
+                c.sample = Some(Sample { repetition_penalty: 0.0, ..Sample::default() })
+            }),
+            ("sample.stop", |c| c.sample = Some(Sample { stop: vec![String::new()], ..Sample::default() })),
+            ("sample.samples", |c| c.sample = Some(Sample { samples: 0, ..Sample::default() })),
             ("cluster.workers", |c| c.cluster.workers = 0),
             ("cluster.threads", |c| c.cluster.threads = 0),
         ];

@@ -69,11 +69,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let model = CheckpointModel::open(&arguments.path)?;
     let config = crate::launch::model_config(&model.config, model.vocabulary)?;
     let standard = Standard::new(&config, &model.parameters)?;
-    let (tensors, note) = (standard.tensors.len(), standard.note);
+    let (tensors, notes) = (standard.tensors.len(), standard.notes.clone());
     let bytes = bytes(standard, arguments.format)?;
     write(out, &bytes).map_err(|source| ExportError::Io { path: out.clone(), source })?;
     println!("written     {}: {tensors} tensors, {} bytes", out.display(), bytes.len());
-    note.into_iter().for_each(|note| println!("note        {note}"));
+    notes.iter().for_each(|note| println!("note        {note}"));
     Ok(())
 }
 

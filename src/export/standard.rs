@@ -35,14 +35,17 @@ pub(super) struct Standard {
     pub vocabulary: usize,
     /// In PyTorch's order; with tied weights without `decoder.weight`.
     pub tensors: Vec<Tensor>,
-    /// In which way the weights are not those of the run, though what they compute is.
-    pub note: Option<&'static str>,
+    /// What the user should know: where the file is laid out otherwise than the run's own weights.
+    pub notes: Vec<&'static str>,
 }
 
 const COUPLED: &str = "lstm_coupled is written as an LSTM whose forget gate has the input gate's weights negated: \
      sigmoid(-x) = 1 - sigmoid(x). The same outputs; trained further elsewhere, the gates go their own ways";
 const NO_FORGET: &str = "lstm_no_forget is written as an LSTM whose forget gate has weights 0 and bias 40: sigmoid(40) is 1 in \
      float32. The same outputs; trained further elsewhere, the gate may move";
+
+const WIDTHS: &str = "the layers have widths of their own: each is a recurrent module of one layer (PyTorch: `rnn` is a \
+     ModuleList; ONNX: a state in and out for each)";
 
 /// Its sigmoid is 1 in float32, and in float64 1 - 4e-18.
 const OPEN: f32 = 40.0;
@@ -74,7 +77,14 @@ impl Standard {
         let units = |layer| layout.get(&format!("rnn.weight_hh_l{layer}")).map(|tensor| tensor.shape[1]);
         let hidden: Vec<usize> = (0..).map_while(units).collect();
         let (layers, vocabulary) = (hidden.len(), config.vocabulary);
-        Ok(Self { recurrence, layers, hidden, vocabulary, tensors, note })
+        let standard = Self { recurrence, layers, hidden, vocabulary, tensors, notes: Vec::new() };
+        let widths = (!standard.is_one_module()).then_some(WIDTHS);
+        Ok(Self { notes: note.into_iter().chain(widths).collect(), ..standard })
+    }
+
+    /// Whether one recurrent module holds all layers; else each layer is a module of its own.
+    pub(super) fn is_one_module(&self) -> bool {
+        self.hidden.iter().all(|width| *width == self.hidden[0])
     }
 
     /// The tensor of this name.

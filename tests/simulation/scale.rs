@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use carousel_coordinator::protocol::{Action, Event, Exchange, Length, Machine, Origin, RunPlan, Start};
+use carousel_coordinator::protocol::{
+    Action, Epochs, Event, Exchange, Length, Machine, Origin, RunPlan, Start,
+};
 use carousel_proto::digest::Digest;
 use carousel_proto::{Step, Term, WorkerId};
 
@@ -33,7 +35,7 @@ fn answer(action: &Action, events: &mut VecDeque<Event>) {
 fn cost(workers: u64, steps: u64) -> Cost {
     let plan = RunPlan {
         lanes: workers as u32 * LANES_OF_A_WORKER,
-        windows_per_epoch: 1000,
+        epochs: Epochs::Even { updates: 1000 },
         length: Length::Steps(1000),
         evaluate_every: None,
         checkpoint_every: None,

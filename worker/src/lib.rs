@@ -1,6 +1,7 @@
 //! The worker: holds a full replica of the model, computes the lanes it is assigned, and exchanges gradients. It needs no
 //! data, no configuration and no shared disk: everything reaches it over gRPC. It decides nothing about the run.
 
+mod accumulation;
 mod contribution;
 mod deposit;
 mod exchange;

@@ -90,6 +90,12 @@ impl Replica {
         replica_digest(self.sections())
     }
 
+    /// The weights an evaluation uses where they are not the last ones: the average that some optimizers keep.
+    pub(crate) fn averaged(&self, settings: &Settings) -> Result<Option<Parameters>, ReplicaError> {
+        let average = self.optimizer.average().filter(|_| self.step > Step(0));
+        Ok(average.map(|average| Parameters::from_flat(&settings.model, average.to_vec())).transpose()?)
+    }
+
     /// The carries with which a step's window begins, for these lanes.
     pub(crate) fn carries(
         &mut self,
@@ -133,8 +139,13 @@ impl Replica {
         let layout = settings.model.gradient_layout();
         let (dense, row_values) = gradient.floats.split_at(layout.dense_len);
         let view = GradientView { dense, rows: &gradient.rows, row_values };
-        let update =
-            Update { step: commit.step, learning_rate: commit.learning_rate, scale: commit.clip_scale };
+        let update = Update {
+            step: commit.step,
+            learning_rate: commit.learning_rate,
+            scale: commit.clip_scale,
+            clip_value: settings.clip_value,
+            averaged_from: commit.averaged_from,
+        };
         self.optimizer.apply(&mut self.parameters, &layout, view, update)?;
         self.step = Step(commit.step);
         Ok(())

@@ -1,8 +1,8 @@
 //! The run's settings as they come over the wire, checked and turned into the model's own types.
 
-use carousel_model::{ModelConfig, ModelError, OptimizerConfig};
+use carousel_model::{ModelConfig, ModelError, OptimizerConfig, Regularisation};
 use carousel_proto::gradient::GradientLayout;
-use carousel_proto::v1::{ModelSettings, OptimizerSettings, RunSettings, optimizer_settings::Kind};
+use carousel_proto::v1::{self, ModelSettings, OptimizerSettings, RunSettings, optimizer_settings::Kind};
 
 /// What a worker knows of its run.
 #[derive(Clone, Debug)]
@@ -13,6 +13,11 @@ pub(crate) struct Settings {
     pub streams: u32,
     pub window: u32,
     pub lanes: u32,
+    /// No window has more time steps, and no step reads more windows.
+    pub longest_window: u32,
+    pub accumulate: u32,
+    /// Largest absolute value of a gradient's element.
+    pub clip_value: Option<f32>,
 }
 
 /// Settings that cannot be worked with.
@@ -30,6 +35,14 @@ pub enum SettingsError {
         window: u32,
         /// Lanes.
         lanes: u32,
+    },
+    /// A step would read nothing.
+    #[error("the coordinator's settings have windows of up to {longest_window}, {accumulate} of them a step")]
+    Windows {
+        /// Time steps of the longest window.
+        longest_window: u32,
+        /// Windows of a step.
+        accumulate: u32,
     },
     /// The cell is unknown to this program.
     #[error("the coordinator asks for cell {0:?}, which this program does not know")]
@@ -55,7 +68,8 @@ impl Settings {
     /// No gradient of the run, and no slice of one, is larger.
     pub(crate) fn most_gradient_bytes(&self) -> u64 {
         let layout = self.gradient_layout();
-        let rows = (u64::from(self.streams) * u64::from(self.window)).min(layout.rows as u64);
+        let windows = u64::from(self.longest_window).saturating_mul(u64::from(self.accumulate));
+        let rows = u64::from(self.streams).saturating_mul(windows).min(layout.rows as u64);
         4 * (layout.dense as u64 + rows * layout.width as u64)
     }
 }
@@ -64,13 +78,18 @@ impl TryFrom<RunSettings> for Settings {
     type Error = SettingsError;
 
     fn try_from(settings: RunSettings) -> Result<Self, SettingsError> {
-        let RunSettings { seed, streams, window, lanes, .. } = settings;
+        let RunSettings { seed, streams, window, lanes, clip_value, longest_window, accumulate, .. } =
+            settings;
         if streams == 0 || window == 0 || lanes == 0 || lanes > streams {
             return Err(SettingsError::Sizes { streams, window, lanes });
         }
+        if longest_window == 0 || accumulate == 0 {
+            return Err(SettingsError::Windows { longest_window, accumulate });
+        }
         let model = model_config(settings.model.ok_or(SettingsError::Missing("model"))?)?;
         let optimizer = optimizer_config(settings.optimizer.ok_or(SettingsError::Missing("optimizer"))?)?;
-        Ok(Self { seed, model, optimizer, streams, window, lanes })
+        let clip_value = (clip_value > 0.0).then_some(clip_value);
+        Ok(Self { seed, model, optimizer, streams, window, lanes, longest_window, accumulate, clip_value })
     }
 }
 
@@ -84,16 +103,50 @@ fn model_config(settings: ModelSettings) -> Result<ModelConfig, SettingsError> {
         tied: settings.tied,
         dropout: settings.dropout,
         init: settings.init,
+        hidden_below: settings.hidden_below.iter().map(|&width| width as usize).collect(),
+        initialisation: settings.initialisation.parse()?,
+        forget_bias: settings.forget_bias,
+        regularisation: regularisation(settings.regularisation.unwrap_or_default()),
     };
     config.validate()?;
     Ok(config)
 }
 
+fn regularisation(settings: v1::Regularisation) -> Regularisation {
+    Regularisation {
+        locked_dropout: settings.locked_dropout,
+        dropout_embedding: settings.dropout_embedding,
+        dropout_input: settings.dropout_input,
+        dropout_hidden: settings.dropout_hidden,
+        dropout_output: settings.dropout_output,
+        weight_drop: settings.weight_drop,
+        activation: settings.activation,
+        temporal_activation: settings.temporal_activation,
+        label_smoothing: settings.label_smoothing,
+    }
+}
+
 fn optimizer_config(settings: OptimizerSettings) -> Result<OptimizerConfig, SettingsError> {
     Ok(match settings.kind.ok_or(SettingsError::Missing("optimizer"))? {
-        Kind::Sgd(_) => OptimizerConfig::Sgd,
-        Kind::Adam(adam) => {
-            OptimizerConfig::Adam { beta1: adam.beta1, beta2: adam.beta2, epsilon: adam.epsilon }
+        Kind::Sgd(v1::Sgd { weight_decay }) => OptimizerConfig::Sgd { weight_decay },
+        Kind::Momentum(v1::Momentum { momentum, nesterov, weight_decay }) => {
+            OptimizerConfig::Momentum { momentum, nesterov, weight_decay }
         }
+        Kind::Adam(v1::Adam { beta1, beta2, epsilon, weight_decay }) => {
+            OptimizerConfig::Adam { beta1, beta2, epsilon, weight_decay }
+        }
+        Kind::Adamw(v1::Adam { beta1, beta2, epsilon, weight_decay }) => {
+            OptimizerConfig::AdamW { beta1, beta2, epsilon, weight_decay }
+        }
+        Kind::Rmsprop(v1::RmsProp { alpha, epsilon, momentum, centered, weight_decay }) => {
+            OptimizerConfig::RmsProp { alpha, epsilon, momentum, centered, weight_decay }
+        }
+        Kind::Adagrad(v1::AdaGrad { lr_decay, initial_accumulator_value, epsilon, weight_decay }) => {
+            OptimizerConfig::AdaGrad { lr_decay, initial_accumulator_value, epsilon, weight_decay }
+        }
+        Kind::Asgd(v1::Asgd { lambd, alpha, t0, weight_decay }) => {
+            OptimizerConfig::Asgd { lambd, alpha, t0, weight_decay }
+        }
+        Kind::NtAsgd(v1::NtAsgd { weight_decay }) => OptimizerConfig::NtAsgd { weight_decay },
     })
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use carousel_proto::v1::{Split, WindowReply, WindowRequest};
+use carousel_proto::v1::{Split, WindowReply, WindowRequest, WindowSpan};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tonic::Status;
@@ -30,8 +30,8 @@ impl TokenClient {
     }
 
     /// The window of these lanes, which was fetched ahead if it was named then; waits for it.
-    pub(crate) fn window(&mut self, split: Split, window: u64, lanes: &Range<u32>) -> Reply {
-        let request = request(split, window, lanes);
+    pub(crate) fn window(&mut self, split: Split, span: WindowSpan, lanes: &Range<u32>) -> Reply {
+        let request = request(split, span, lanes);
         let receiver = match self.ahead.take() {
             Some((ahead, receiver)) if ahead == request => receiver,
             _ => self.start(request),
@@ -40,8 +40,8 @@ impl TokenClient {
     }
 
     /// Begins to fetch a window that will be wanted next.
-    pub(crate) fn fetch_ahead(&mut self, split: Split, window: u64, lanes: &Range<u32>) {
-        let request = request(split, window, lanes);
+    pub(crate) fn fetch_ahead(&mut self, split: Split, span: WindowSpan, lanes: &Range<u32>) {
+        let request = request(split, span, lanes);
         self.ahead = Some((request, self.start(request)));
     }
 
@@ -57,6 +57,7 @@ impl TokenClient {
     }
 }
 
-fn request(split: Split, window: u64, lanes: &Range<u32>) -> WindowRequest {
-    WindowRequest { split: split.into(), window, first_lane: lanes.start, lanes: lanes.len() as u32 }
+fn request(split: Split, span: WindowSpan, lanes: &Range<u32>) -> WindowRequest {
+    let (first_lane, lanes) = (lanes.start, lanes.len() as u32);
+    WindowRequest { split: split.into(), window: 0, first_lane, lanes, span: Some(span) }
 }

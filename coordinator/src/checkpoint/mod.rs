@@ -79,7 +79,7 @@ pub struct StateFile {
     pub step: u64,
     /// The epoch the next step belongs to, counted from 1.
     pub epoch: u64,
-    /// The window the next step reads, counted from 0 within its epoch.
+    /// The place of the next step in its epoch, counted from 0: with one window a step, the window it reads.
     pub window: u64,
     /// What the schedule remembers.
     pub schedule: ScheduleState,
@@ -87,7 +87,7 @@ pub struct StateFile {
     pub valid_loss: Option<f64>,
     /// Rows of the batch.
     pub streams: u64,
-    /// Windows of each stream in an epoch.
+    /// Steps of an epoch; 0 where epochs differ, as random windows make them.
     pub windows_per_epoch: u64,
     /// Targets in an epoch, over all streams.
     pub tokens_per_epoch: u64,

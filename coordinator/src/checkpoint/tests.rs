@@ -4,7 +4,7 @@ mod keeping;
 mod saving;
 
 use super::*;
-use crate::plan::{Length, RunPlan};
+use crate::plan::{Epochs, Length, RunPlan};
 use crate::replica::{ReplicaLayout, TensorShape};
 use std::fs;
 use std::path::Path;
@@ -27,7 +27,7 @@ fn snapshot(step: u64) -> Snapshot {
     let count = |n: usize, from: f32| (0..n).map(|i| from + i as f32).collect::<Vec<f32>>();
     Snapshot {
         step,
-        schedule: ScheduleState { best_valid_loss: Some(1.25), divisions: 2 },
+        schedule: ScheduleState { best_valid_loss: Some(1.25), divisions: 2, ..ScheduleState::new() },
         sections: vec![Arc::new(count(9, 0.5)), Arc::new(count(9, -3.0))],
         carries: count(3 * 8, 100.0),
         valid_loss: None,
@@ -37,7 +37,7 @@ fn snapshot(step: u64) -> Snapshot {
 fn context() -> Context {
     let plan = RunPlan {
         lanes: 1,
-        windows_per_epoch: 4,
+        epochs: Epochs::Even { updates: 4 },
         length: Length::Epochs(2),
         evaluate_every: None,
         checkpoint_every: None,

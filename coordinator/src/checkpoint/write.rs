@@ -16,7 +16,7 @@ use super::{
     StateFile,
 };
 use crate::failpoint::{FailPoint, reach};
-use crate::plan::RunPlan;
+use crate::plan::{Epochs, RunPlan};
 use crate::replica::{ReplicaLayout, TensorShape, digest_of};
 
 /// What a run's checkpoints say beside the snapshot itself.
@@ -70,11 +70,14 @@ fn state_file(snapshot: &Snapshot, context: &Context, files: BTreeMap<String, Fi
         program_version: env!("CARGO_PKG_VERSION").into(),
         step: snapshot.step,
         epoch: context.plan.epoch_of(snapshot.step + 1),
-        window: context.plan.window_of(snapshot.step + 1),
+        window: context.plan.place_of(snapshot.step + 1),
         schedule: snapshot.schedule.clone(),
         valid_loss: snapshot.valid_loss,
         streams: (snapshot.carries.len() / layout.carry_floats().max(1)) as u64,
-        windows_per_epoch: context.plan.windows_per_epoch,
+        windows_per_epoch: match context.plan.epochs {
+            Epochs::Even { updates } => updates,
+            Epochs::Uneven { .. } => 0,
+        },
         tokens_per_epoch: context.tokens_per_epoch,
         data_digest: context.data_digest.to_string(),
         replica_digest: replica.to_string(),

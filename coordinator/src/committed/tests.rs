@@ -21,7 +21,7 @@ fn committed(step: u64) -> Committed<'static> {
         term: 5,
         step,
         record: Some(record),
-        schedule: ScheduleState { best_valid_loss: Some(1.5), divisions: 2 },
+        schedule: ScheduleState { best_valid_loss: Some(1.5), divisions: 2, ..ScheduleState::new() },
         validation: Some(1.75),
         step_ms: (0..256).map(|n| u32::MAX - n).collect(),
         carries: carries.into(),

@@ -7,6 +7,7 @@ mod records;
 mod roster;
 mod state;
 mod step;
+mod windows;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -34,6 +35,8 @@ use roster::{Parting, Roster};
 use state::Boundary;
 pub(crate) use state::{StartState, start_state};
 use step::StepWork;
+use windows::Windows;
+pub(crate) use windows::ends_of_epochs;
 
 /// Everything the driver starts with.
 pub(crate) struct Parts<'a> {
@@ -77,6 +80,7 @@ pub(crate) struct Driver<'a> {
     boundary: Option<Boundary>,
     run_id: RunId,
     step: StepWork,
+    windows: Windows,
     evaluation: Evaluation,
     records: Records,
     saved: mpsc::UnboundedReceiver<Saved>,
@@ -91,6 +95,7 @@ impl<'a> Driver<'a> {
     pub(crate) fn new(parts: Parts<'a>) -> Self {
         Self {
             step: StepWork::new(parts.limits.clone()),
+            windows: Windows::new(parts.training.windows, parts.training.accumulate),
             evaluation: Evaluation::new(parts.limits.lanes),
             roster: Roster::new(parts.settings, parts.run_id),
             run_id: parts.run_id,

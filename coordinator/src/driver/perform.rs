@@ -1,16 +1,19 @@
 //! What the protocol wants done, done: each action of the state machine in one place, and the decisions that need floats.
 
+use carousel_corpus::{Span, StreamPlan};
 use carousel_proto::v1::{self, Split};
 use carousel_proto::{Step, Term, WorkerId};
 
 use super::Driver;
 use super::roster::Parting;
 use super::step::ReducedStep;
+use super::windows::Reading;
 use crate::failpoint::{FailPoint, reach};
 use crate::observer::Report;
 use crate::protocol::{Action, Event, ExpelReason, LoadSource, Scope};
 use crate::run::RunError;
 use crate::schedule::Position;
+use crate::tokens::TokenSource;
 
 impl Driver<'_> {
     fn part_from(&mut self, worker: WorkerId, reason: &str, parting: Parting) {
@@ -80,24 +83,31 @@ impl Driver<'_> {
         }
     }
 
-    fn assignment(&self, term: Term, step: Step) -> v1::Assign {
-        let plan = self.records.plan();
-        let window = plan.window_of(step.0);
-        let (step_tokens, next_window) = (self.train_tokens(window), plan.window_of(step.0 + 1));
-        v1::Assign { term: term.0, step: step.0, window, step_tokens, next_window, ..v1::Assign::default() }
+    fn assignment(&mut self, term: Term, step: Step) -> v1::Assign {
+        let Reading { spans, tokens, .. } = self.reading(step);
+        let (plan, train) = (self.records.plan(), train_of(&self.tokens));
+        let next = self.windows.first(step.0 + 1, plan, train);
+        let told = |span: Span| v1::WindowSpan { start: span.start, steps: span.steps };
+        v1::Assign {
+            term: term.0,
+            step: step.0,
+            step_tokens: tokens,
+            windows: spans.into_iter().map(told).collect(),
+            next: Some(told(next)),
+            ..v1::Assign::default()
+        }
     }
 
-    fn train_tokens(&self, window: u64) -> u64 {
-        let train = self.tokens.split(Split::Train).expect("every run has training tokens");
-        train.tokens_in_window(window)
+    /// What a step reads.
+    fn reading(&mut self, step: Step) -> Reading {
+        self.windows.of(step.0, self.records.plan(), train_of(&self.tokens))
     }
 
     fn reduce(&mut self, term: Term, step: Step) -> Result<(), RunError> {
+        let Reading { tokens, stretch, .. } = self.reading(step);
         let plan = self.records.plan();
         let position = Position { step: step.0, epoch: plan.epoch_of(step.0), last_step: plan.last_step() };
-        let rate =
-            self.training.schedule.learning_rate(self.training.learning_rate, position, &self.schedule);
-        let tokens = self.train_tokens(plan.window_of(step.0));
+        let rate = self.training.rate(position, stretch, &self.schedule);
         self.step.reduce(self.training.clip_norm, rate);
         let result = self.step.result();
         if result.tokens != tokens {
@@ -125,7 +135,8 @@ impl Driver<'_> {
         self.save_committed(term, step);
         reach(FailPoint::SAVED, step);
         let ReducedStep { clip_scale, learning_rate, .. } = *self.step.result();
-        let commit = v1::Commit { term: term.0, step: step.0, clip_scale, learning_rate };
+        let averaged_from = self.schedule.trigger.averaged_from;
+        let commit = v1::Commit { term: term.0, step: step.0, clip_scale, learning_rate, averaged_from };
         self.roster.commit(commit);
         self.last_commit = Some(commit);
         self.observer.observe(Report::Step(&metrics));
@@ -140,11 +151,17 @@ impl Driver<'_> {
             self.observer.observe(Report::Test(&metrics));
             return;
         }
-        let best = if scope == Scope::Scheduled { self.schedule.validated(loss) } else { false };
-        let metrics = self.records.valid((step, scope), (tokens, loss), seconds);
+        let scheduled = scope == Scope::Scheduled;
+        let best = scheduled && self.schedule.validated(loss, step.0, self.training.rules());
+        let averaged_from = self.schedule.trigger.averaged_from;
+        let metrics = self.records.valid((step, scope), (tokens, loss), (seconds, averaged_from));
         self.save_committed(self.records.term(), step);
         self.observer.observe(Report::Valid { metrics: &metrics, best });
     }
+}
+
+fn train_of(tokens: &TokenSource) -> &StreamPlan {
+    tokens.split(Split::Train).expect("every run has training tokens").plan()
 }
 
 fn split_of(scope: Scope) -> Split {

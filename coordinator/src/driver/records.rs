@@ -214,12 +214,19 @@ impl Records {
         &mut self,
         (step, scope): (Step, Scope),
         (tokens, loss): (u64, f64),
-        seconds: f64,
+        (seconds, averaged_from): (f64, Option<u64>),
     ) -> ValidMetrics {
         let epoch = self.plan().epoch_of(step.0);
         let valid_perplexity = libm::exp(loss);
-        let metrics =
-            ValidMetrics { step: step.0, epoch, valid_loss: loss, valid_perplexity, tokens, seconds };
+        let metrics = ValidMetrics {
+            step: step.0,
+            epoch,
+            valid_loss: loss,
+            valid_perplexity,
+            tokens,
+            seconds,
+            averaged_from,
+        };
         self.metrics.valid(&metrics);
         self.summary.valid = Some(Evaluated { tokens, loss });
         if scope == Scope::Scheduled {

@@ -13,7 +13,7 @@ fn intake() -> Intake {
         carry: vec![shape("h", &[1, 3])],
         gradient: GradientLayout { dense: 5, dense_offset: 10, rows: 5, width: 2, rows_fold_into: None },
     };
-    Intake::new(Limits { layout, streams: 7, window: 2, lanes: 3 }.into())
+    Intake::new(Limits { layout, streams: 7, time_steps: 2, lanes: 3 }.into())
 }
 
 fn start(kind: Bulk, level: u32, index: u32, floats: u64, rows: &[u32]) -> FromWorker {

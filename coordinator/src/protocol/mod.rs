@@ -41,7 +41,7 @@ use carousel_proto::{Step, Term, WorkerId};
 
 pub use event::{Action, CarryOrigin, Ending, Event, ExpelReason, Held, LoadSource, Scope};
 
-pub use crate::plan::{Length, RunPlan};
+pub use crate::plan::{Epochs, Length, RunPlan};
 use balance::Balance;
 use clock::Relay;
 use patience::Patience;

@@ -43,7 +43,7 @@ impl Machine {
     }
 
     pub(super) fn carry_origin(&self, step: Step, worker: WorkerId, lanes: &Range<u32>) -> CarryOrigin {
-        if self.plan.window_of(step.0) == 0 {
+        if self.plan.place_of(step.0) == 0 {
             CarryOrigin::Zero
         } else if self.carries_moved || self.lanes_of.get(&worker) != Some(lanes) {
             CarryOrigin::Given

@@ -12,7 +12,7 @@ use crate::journal::{Entry, Record};
 pub struct Epoch {
     /// Rows of the batch: every step reads one window of each.
     pub streams: u64,
-    /// Windows of each stream.
+    /// Steps; 0 where epochs differ.
     pub windows: u64,
     /// Targets, over all streams.
     pub tokens: u64,
@@ -80,7 +80,9 @@ fn missing(ledger: &Ledger) -> Vec<Flaw> {
 /// Holds what was committed against what an epoch is made of. Step n reads one window of every stream; that it read all
 /// of it is seen from its targets, which are the same in every epoch and add up to those of the text.
 pub(super) fn check_epochs(ledger: &Ledger, epoch: Epoch, flaws: &mut Vec<Flaw>) {
-    let Some(windows) = std::num::NonZero::new(epoch.windows) else { return };
+    let Some(windows) = std::num::NonZero::new(epoch.windows) else {
+        return check_uneven_epochs(ledger, epoch.tokens, flaws);
+    };
     let mut first_tokens = BTreeMap::new();
     let mut sums: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
     for (step, record) in ledger {
@@ -95,6 +97,20 @@ pub(super) fn check_epochs(ledger: &Ledger, epoch: Epoch, flaws: &mut Vec<Flaw>)
     for (of, (seen, found)) in sums {
         if seen == windows.get() && found != epoch.tokens {
             flaws.push(Flaw::Epoch { epoch: of + 1, found, expected: epoch.tokens });
+        }
+    }
+}
+
+/// Windows of random lengths: an epoch ends where its targets are those of the text, and no step lies across that.
+fn check_uneven_epochs(ledger: &Ledger, expected: u64, flaws: &mut Vec<Flaw>) {
+    let (mut epoch, mut found) = (1, 0);
+    for record in ledger.values() {
+        found += record.tokens;
+        if found > expected {
+            return flaws.push(Flaw::Epoch { epoch, found, expected });
+        }
+        if found == expected {
+            (epoch, found) = (epoch + 1, 0);
         }
     }
 }
@@ -189,5 +205,21 @@ mod tests {
             "nothing to compare with yet"
         );
         assert_eq!(check(&[7]), [""; 0], "an epoch that is under way");
+    }
+
+    #[test]
+    fn uneven_epochs_each_read_the_whole_text() {
+        let epoch = Epoch { streams: 3, windows: 0, tokens: 10 };
+        let check = |tokens: &[u64]| {
+            let record = |(step, tokens): (u64, &u64)| {
+                let Entry::Commit(record) = commit(step, 1) else { unreachable!() };
+                (step, Record { tokens: *tokens, ..record })
+            };
+            let mut flaws = Vec::new();
+            check_epochs(&(1..).zip(tokens).map(record).collect(), epoch, &mut flaws);
+            flaws.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(check(&[7, 3, 4, 4, 2, 9]), [""; 0]);
+        assert_eq!(check(&[7, 3, 4, 4, 3]), ["journal: epoch 2 read 11 targets, it has 10"]);
     }
 }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::checkpoint::{Context, Snapshot};
 use crate::journal::{Entry, Record};
-use crate::plan::{Length, RunPlan};
+use crate::plan::{Epochs, Length, RunPlan};
 use crate::replica::{ReplicaLayout, TensorShape};
 use crate::schedule::ScheduleState;
 use std::fs;
@@ -21,7 +21,7 @@ fn context() -> Context {
     let shape = |name: &str, shape: &[usize]| TensorShape { name: name.into(), shape: shape.into() };
     let plan = RunPlan {
         lanes: 1,
-        windows_per_epoch: 4,
+        epochs: Epochs::Even { updates: 4 },
         length: Length::Epochs(2),
         evaluate_every: None,
         checkpoint_every: None,

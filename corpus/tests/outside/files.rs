@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use carousel_corpus::{CorpusError, read_text};
+use carousel_corpus::{CorpusError, SourceOptions, read_text};
 use tempfile::TempDir;
 
 /// A folder with these files.
@@ -18,8 +18,9 @@ fn folder(files: &[(&str, &[u8])]) -> TempDir {
 }
 
 fn read(path: &Path, include: &[&str], max_bytes: Option<u64>) -> Result<String, CorpusError> {
-    let include: Vec<String> = include.iter().map(|glob| glob.to_string()).collect();
-    read_text("data.train", &[path.to_owned()], &include, max_bytes)
+    let include = include.iter().map(|glob| glob.to_string()).collect();
+    let options = SourceOptions { include, max_bytes, ..SourceOptions::default() };
+    read_text("data.train", &[path.to_owned()], &options)
 }
 
 #[test]
@@ -35,7 +36,12 @@ fn files_that_are_named_keep_their_order() {
     let folder = folder(&[("1", b"one"), ("2", b"two\n"), ("d/x", b"x")]);
     let paths: Vec<PathBuf> = ["2", "d", "1", "2"].iter().map(|name| folder.path().join(name)).collect();
     // A file that is named is read whatever the globs say.
-    let text = read_text("data.train", &paths, &["x".into()], None).unwrap();
+    let text = read_text(
+        "data.train",
+        &paths,
+        &SourceOptions { include: vec!["x".into()], ..SourceOptions::default() },
+    )
+    .unwrap();
     assert_eq!(text, "two\nx\none\ntwo\n");
 }
 
@@ -128,7 +134,7 @@ fn missing_and_empty_texts_are_named() {
         let error = read(&path, &[], None).unwrap_err();
         assert!(matches!(&error, CorpusError::EmptyText { paths, .. } if *paths == [path]), "{error:?}");
     }
-    let error = read_text("data.valid", &[], &[], None).unwrap_err();
+    let error = read_text("data.valid", &[], &SourceOptions::default()).unwrap_err();
     assert!(matches!(&error, CorpusError::NothingNamed { setting } if setting == "data.valid"), "{error:?}");
 }
 

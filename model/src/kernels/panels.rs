@@ -90,6 +90,10 @@ impl Panels {
         self.rows
     }
 
+    pub(crate) fn columns(&self) -> usize {
+        self.columns
+    }
+
     pub(crate) fn clear(&mut self) {
         self.data.fill(0.0);
     }

@@ -117,7 +117,10 @@ pub(crate) struct SoftmaxGradient<'a, 'b> {
     /// (T·B) targets and what `row_losses` left.
     pub(crate) targets: &'a [u32],
     pub(crate) losses: &'a [RowLoss],
+    /// What the target's share of the gradient is multiplied by.
     pub(crate) scale: f32,
+    /// Taken from every column's gradient, in rows with a target: label smoothing's share.
+    pub(crate) smoothing: f32,
     /// (T·B, H) the decoder's input, packed.
     pub(crate) hidden: &'a PackedRight,
     pub(crate) weight: Outputs<'b>,
@@ -189,7 +192,7 @@ impl SoftmaxGradient<'_, '_> {
     }
 }
 
-/// One panel of logits becomes its gradient: exp(logit - max) * factor, minus the scale at the target.
+/// One panel of logits becomes its gradient: exp(logit - max) * factor, minus the smoothing, and minus the scale at the target.
 struct Gradient<'a, 'b, 'c> {
     of: &'a SoftmaxGradient<'b, 'c>,
     view: View<'a>,
@@ -204,7 +207,8 @@ impl Kernel for Gradient<'_, '_, '_> {
             // SAFETY: this panel is this task's alone.
             unsafe {
                 let p = exp(V::load(at).sub(V::splat(loss.max))).mul(V::splat(loss.factor));
-                p.store(at);
+                let smoothing = if loss.factor == 0.0 { 0.0 } else { self.of.smoothing };
+                p.sub(V::splat(smoothing)).store(at);
                 let lane = (target as usize).wrapping_sub(self.column);
                 if lane < LANES {
                     *at.add(lane) -= self.of.scale;

@@ -1,31 +1,28 @@
 //! From a gradient to an update of the parameters. One file an optimizer; all run in one pass over memory.
 //!
 //! Learning rate and clip scale arrive from outside. Every element's update is one fixed expression of its own values, written in the
-//! optimizer's file, so neither the threads nor the vector width show in the bits.
+//! optimizer's file, so neither the threads nor the vector width show in the bits. What changes over time (powers of beta, an
+//! average's share) is a function of the update's number, so that a replica needs no memory of it.
 
+mod adagrad;
 mod adam;
+mod asgd;
+mod config;
+mod momentum;
+mod rmsprop;
 mod sgd;
+mod sweep;
 
-use crate::{GradientLayout, ModelError, ParameterLayout, Parameters, kernels::Isa};
+use crate::{
+    GradientLayout, ModelError, ParameterLayout, Parameters,
+    kernels::{Buffer, Isa},
+};
 
-pub(crate) use adam::Adam;
-pub(crate) use sgd::Sgd;
+use config::Kind;
+pub use config::OptimizerConfig;
 
-/// Which optimizer, with its options.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum OptimizerConfig {
-    /// Plain stochastic gradient descent.
-    Sgd,
-    /// Adam, as `torch.optim.Adam` without weight decay.
-    Adam {
-        /// Decay of the first moment, in [0, 1).
-        beta1: f32,
-        /// Decay of the second moment, in [0, 1).
-        beta2: f32,
-        /// Added to the root of the second moment, positive.
-        epsilon: f32,
-    },
-}
+/// The state that holds an average of the weights: where an optimizer has it, evaluations use it.
+pub const AVERAGE: &str = "ax";
 
 /// The numbers of one update.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -34,8 +31,19 @@ pub struct Update {
     pub step: u64,
     /// Learning rate.
     pub learning_rate: f32,
-    /// What every gradient is multiplied by first: the clip scale.
+    /// What every gradient is multiplied by first: the scale of the clip by norm.
     pub scale: f32,
+    /// The largest absolute value of an element after that (`torch.nn.utils.clip_grad_value_`); `None`: any.
+    pub clip_value: Option<f32>,
+    /// The step whose weights are the first of the average, where something outside decides when it begins.
+    pub averaged_from: Option<u64>,
+}
+
+impl Default for Update {
+    /// The first update, of rate 0: a beginning for literals.
+    fn default() -> Self {
+        Self { step: 1, learning_rate: 0.0, scale: 1.0, clip_value: None, averaged_from: None }
+    }
 }
 
 /// The reduced gradient of a step. When [`GradientLayout::rows_fold_into`] is set, the rows are in `dense` already, and empty here.
@@ -55,31 +63,26 @@ pub struct Optimizer {
     kind: Kind,
 }
 
-enum Kind {
-    Sgd(Sgd),
-    Adam(Adam),
-}
-
 impl Optimizer {
     /// An optimizer at its beginning.
     ///
     /// # Errors
     /// Options out of range, or a `CAROUSEL_ISA` that cannot be used.
     pub fn new(config: OptimizerConfig, layout: &ParameterLayout) -> Result<Self, ModelError> {
-        let kind = match config {
-            OptimizerConfig::Sgd => Kind::Sgd(Sgd),
-            OptimizerConfig::Adam { beta1, beta2, epsilon } => {
-                Kind::Adam(Adam::new(beta1, beta2, epsilon, layout.len())?)
-            }
-        };
-        Ok(Self { isa: Isa::chosen()?, kind })
+        Ok(Self { isa: Isa::chosen()?, kind: config.build(layout.len())? })
     }
 
     /// The state's buffers by their names in PyTorch, each as long as all parameters. Empty for plain SGD.
     pub fn state(&self) -> Vec<(&'static str, &[f32])> {
+        self.kind.state().into_iter().map(|(name, buffer)| (name, &buffer[..])).collect()
+    }
+
+    /// The average of the weights, in their order, where the optimizer keeps one: what an evaluation uses, once there was an
+    /// update.
+    pub fn average(&self) -> Option<&[f32]> {
         match &self.kind {
-            Kind::Sgd(_) => Vec::new(),
-            Kind::Adam(adam) => adam.state(),
+            Kind::Asgd(asgd) => Some(asgd.average()),
+            _ => None,
         }
     }
 
@@ -107,8 +110,8 @@ impl Optimizer {
             }
             found.push(values.as_slice());
         }
-        if let Kind::Adam(adam) = &mut self.kind {
-            adam.load(found[0], found[1]);
+        for (buffer, values) in self.kind.state_mut().into_iter().zip(found) {
+            buffer.copy_from_slice(values);
         }
         Ok(())
     }
@@ -130,8 +133,12 @@ impl Optimizer {
         }
         let values = parameters.as_mut_slice();
         match &mut self.kind {
-            Kind::Sgd(sgd) => sgd.apply(self.isa, values, layout, gradient, update),
-            Kind::Adam(adam) => adam.apply(self.isa, values, layout, gradient, update),
+            Kind::Sgd(sgd) => sgd.apply(self.isa, values, (layout, gradient), update),
+            Kind::Momentum(momentum) => momentum.apply(self.isa, values, (layout, gradient), update),
+            Kind::Adam(adam) => adam.apply(self.isa, values, (layout, gradient), update),
+            Kind::RmsProp(rmsprop) => rmsprop.apply(self.isa, values, (layout, gradient), update),
+            Kind::AdaGrad(adagrad) => adagrad.apply(self.isa, values, (layout, gradient), update),
+            Kind::Asgd(asgd) => asgd.apply(self.isa, values, (layout, gradient), update),
         }
         Ok(())
     }
@@ -157,6 +164,36 @@ fn check(
         }
         _ => Ok(()),
     }
+}
+
+/// A state of one value.
+fn filled(len: usize, value: f32) -> Buffer {
+    let mut buffer = Buffer::zeroed(len);
+    if value != 0.0 {
+        buffer.fill(value);
+    }
+    buffer
+}
+
+/// The number a configuration wrote: the shortest decimal that rounds to `x`, so that 0.999 means 0.999 and not its nearest f32.
+fn decimal(x: f32) -> f64 {
+    x.to_string().parse().expect("a float's text is a number")
+}
+
+fn refuse(name: &str, expected: &str, found: f32) -> Result<(), ModelError> {
+    Err(ModelError::OptimizerOption(format!("{name} must be {expected}, found {found}")))
+}
+
+fn check_share(name: &str, x: f32) -> Result<(), ModelError> {
+    if (0.0..1.0).contains(&x) { Ok(()) } else { refuse(name, "at least 0 and below 1", x) }
+}
+
+fn check_positive(name: &str, x: f32) -> Result<(), ModelError> {
+    if x.is_finite() && x > 0.0 { Ok(()) } else { refuse(name, "positive", x) }
+}
+
+fn check_not_negative(name: &str, x: f32) -> Result<(), ModelError> {
+    if x.is_finite() && x >= 0.0 { Ok(()) } else { refuse(name, "a finite number that is not negative", x) }
 }
 
 /// Floats that one thread updates at a time.

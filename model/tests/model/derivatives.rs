@@ -1,7 +1,8 @@
-//! Gradients against differences of the loss, at odd sizes: every cell, tied weights, dropout, ignored targets.
+//! Gradients against differences of the loss, at odd sizes: every cell, tied weights, every regulariser, unequal widths, ignored targets.
 
 use carousel_model::{
-    Cell, IGNORED_TARGET, LaneStreams, LanguageModel, ModelConfig, Parameters, Window, philox4x32,
+    Cell, GivenMasks, IGNORED_TARGET, LaneStreams, LanguageModel, ModelConfig, Parameters, Regularisation,
+    Window, philox4x32,
 };
 
 const STEPS: usize = 5;
@@ -12,6 +13,8 @@ const LANES: [LaneStreams; 2] = [
 
 struct Case {
     config: ModelConfig,
+    /// (B, H) what the last layer's output is multiplied by; empty: nothing.
+    output_mask: Vec<f32>,
     model: LanguageModel,
     carries: Vec<f32>,
     inputs: Vec<u32>,
@@ -36,7 +39,50 @@ impl Case {
             inputs: tokens(0),
             targets,
             config,
+            output_mask: Vec::new(),
         }
+    }
+
+    /// With this mask on the last layer's output.
+    fn with_output_mask(mut self, mask: Vec<f32>) -> Self {
+        let units = [vec![Vec::new(); self.config.layers], vec![mask.clone()]].concat();
+        self.model = self.model.with_masks(GivenMasks { units, ..GivenMasks::default() });
+        Self { output_mask: mask, ..self }
+    }
+
+    /// What is minimised beside the mean cross-entropy: the penalties, and what label smoothing adds, from outputs and logits of one
+    /// step after another. (Logits know no mask: not both at once.)
+    fn beside(&mut self, parameters: &Parameters) -> f64 {
+        let Regularisation { activation, temporal_activation, label_smoothing, .. } =
+            self.config.regularisation;
+        let (width, v) = (self.config.hidden, self.config.vocabulary);
+        let top = (0..self.config.layers - 1).map(|layer| self.config.width(layer)).sum::<usize>();
+        let (mut carries, mut logits, mut before) = (self.carries.clone(), vec![0.0; 3 * v], Vec::new());
+        let (mut squares, mut changes, mut smoothed) = (0.0, 0.0, 0.0);
+        for (step, tokens) in self.inputs.chunks(3).enumerate() {
+            self.model.next_logits(parameters, tokens, &mut carries, &mut logits).unwrap();
+            let output = |stream: usize| &carries[stream * self.config.carry_len() + top..][..width];
+            let outputs: Vec<f64> = (0..3).flat_map(output).map(|&h| f64::from(h)).collect();
+            for stream in 0..3 {
+                let target = self.targets[3 * step + stream];
+                if target == IGNORED_TARGET {
+                    continue;
+                }
+                for unit in stream * width..(stream + 1) * width {
+                    let mask = self.output_mask.get(unit).map_or(1.0, |&m| f64::from(m));
+                    squares += (mask * outputs[unit]).powi(2);
+                    changes += before.get(unit).map_or(0.0, |before: &f64| (outputs[unit] - before).powi(2));
+                }
+                let logits: Vec<f64> = logits[stream * v..][..v].iter().map(|&z| f64::from(z)).collect();
+                smoothed += logits[target as usize] - logits.iter().sum::<f64>() / v as f64;
+            }
+            before = outputs;
+        }
+        let count = 14.0 * width as f64;
+        let changes = changes / (count * (STEPS - 1) as f64 / STEPS as f64);
+        f64::from(activation) * squares / count
+            + f64::from(temporal_activation) * changes
+            + f64::from(label_smoothing) * smoothed / 14.0
     }
 
     /// Mean loss, and the whole gradient in the layout of the parameters.
@@ -76,12 +122,12 @@ impl Case {
         let computed =
             gradient[range.clone()].iter().zip(&direction).map(|(g, d)| f64::from(*g) * f64::from(*d)).sum();
         // A rectifier's slope jumps where a unit turns on: stay near, and pay with the loss's rounding.
-        let step = if self.config.cell == Cell::RnnRelu { 5e-4 } else { 4e-3 };
+        let step = if self.config.cell == Cell::RnnRelu { 5e-4 } else { 2e-3 };
         let mut at = |step: f32| {
             let mut moved = parameters.clone();
             let values = &mut moved.as_mut_slice()[range.clone()];
             values.iter_mut().zip(&direction).for_each(|(w, d)| *w += step * d);
-            self.compute(&moved).0
+            self.compute(&moved).0 + self.beside(&moved)
         };
         // Two central differences, combined so that the third derivative drops out.
         let central = |h: f32, at: &mut dyn FnMut(f32) -> f64| (at(h) - at(-h)) / (2.0 * f64::from(h));
@@ -104,21 +150,110 @@ fn gradients_are_slopes() {
                 tied,
                 dropout,
                 init: 0.4,
+                ..ModelConfig::default()
             };
-            // With this seed no rectifier is so near its kink that a step crosses it.
-            let parameters = Parameters::initial(&config, 2);
-            let mut case = Case::new(config);
-            let (_, gradient) = case.compute(&parameters);
-            for tensor in 0..parameters.layout().tensors.len() {
-                let name = &parameters.layout().tensors[tensor].name;
-                let (measured, computed) = case.slopes(&parameters, tensor, &gradient);
-                let off = (measured - computed).abs();
-                let relative = if cell == Cell::RnnRelu { 1e-2 } else { 2e-3 };
-                assert!(
-                    off <= relative * computed.abs() + 2e-5,
-                    "{cell}, tied {tied}: {name}: {measured} measured, {computed} computed"
-                );
-            }
+            assert_slopes(&format!("{cell}, tied {tied}"), Case::new(config));
         }
     }
+}
+
+fn assert_slopes(what: &str, mut case: Case) {
+    // With this seed no rectifier is so near its kink that a step crosses it.
+    let parameters = Parameters::initial(&case.config, 2);
+    let (_, gradient) = case.compute(&parameters);
+    for tensor in 0..parameters.layout().tensors.len() {
+        let name = &parameters.layout().tensors[tensor].name;
+        let (measured, computed) = case.slopes(&parameters, tensor, &gradient);
+        let off = (measured - computed).abs();
+        let relative = if case.config.cell == Cell::RnnRelu { 1e-2 } else { 2e-3 };
+        assert!(
+            off <= relative * computed.abs() + 2e-5,
+            "{what}: {name}: {measured} measured, {computed} computed"
+        );
+    }
+}
+
+fn regularised(cell: Cell, regularisation: Regularisation) -> ModelConfig {
+    ModelConfig {
+        cell,
+        vocabulary: 19,
+        embedding: 5,
+        hidden: 17,
+        layers: 2,
+        init: 0.3,
+        regularisation,
+        ..ModelConfig::default()
+    }
+}
+
+/// Masks are the same at every point, so that the dropped model has slopes like any other.
+#[test]
+fn gradients_are_slopes_of_what_is_left_after_dropping() {
+    let none = Regularisation::default();
+    let all = Regularisation {
+        locked_dropout: true,
+        dropout_embedding: 0.3,
+        dropout_input: Some(0.2),
+        dropout_hidden: Some(0.4),
+        dropout_output: Some(0.3),
+        weight_drop: 0.4,
+        ..none
+    };
+    for (what, regularisation) in [
+        ("embedding", Regularisation { dropout_embedding: 0.4, ..none }),
+        ("input", Regularisation { dropout_input: Some(0.4), ..none }),
+        ("hidden", Regularisation { dropout_hidden: Some(0.4), ..none }),
+        ("output", Regularisation { dropout_output: Some(0.4), ..none }),
+        ("locked", Regularisation { dropout_output: None, weight_drop: 0.0, ..all }),
+        ("weights", Regularisation { weight_drop: 0.4, ..none }),
+        ("all", all),
+    ] {
+        for cell in [Cell::Lstm, Cell::Gru, Cell::LstmNoForget] {
+            let config = regularised(cell, regularisation);
+            assert_slopes(&format!("{what}, {cell}"), Case::new(config));
+        }
+        let tied = ModelConfig { embedding: 17, tied: true, ..regularised(Cell::Lstm, regularisation) };
+        assert_slopes(&format!("{what}, tied"), Case::new(tied));
+    }
+}
+
+#[test]
+fn gradients_are_slopes_with_layers_of_unequal_width() {
+    for cell in Cell::ALL.into_iter().filter(|&cell| cell != Cell::RnnRelu) {
+        for tied in [false, true] {
+            let regularisation = Regularisation { weight_drop: 0.3, ..Regularisation::default() };
+            let config = ModelConfig {
+                layers: 3,
+                embedding: if tied { 17 } else { 5 },
+                tied,
+                dropout: 0.2,
+                ..regularised(cell, regularisation)
+            };
+            assert_slopes(&format!("{cell}, tied {tied}"), Case::new(config.with_widths(&[23, 9, 17])));
+        }
+    }
+}
+
+#[test]
+fn penalties_and_smoothed_targets_have_their_slopes() {
+    let none = Regularisation::default();
+    for (what, regularisation) in [
+        ("activation", Regularisation { activation: 2.0, ..none }),
+        ("temporal activation", Regularisation { temporal_activation: 3.0, ..none }),
+        ("label smoothing", Regularisation { label_smoothing: 0.3, ..none }),
+        ("all", Regularisation { activation: 2.0, temporal_activation: 1.0, label_smoothing: 0.1, ..none }),
+    ] {
+        for cell in [Cell::Lstm, Cell::Gru] {
+            let config = regularised(cell, regularisation).with_widths(&[9, 17]);
+            let plain = Case::new(config.without_regularisation()).compute(&Parameters::initial(&config, 2));
+            let with = Case::new(config.clone()).compute(&Parameters::initial(&config, 2));
+            assert_eq!(plain.0, with.0, "{what}: the reported loss stays the cross-entropy");
+            assert_ne!(plain.1, with.1, "{what}: the gradient does not");
+            assert_slopes(&format!("{what}, {cell}"), Case::new(config));
+        }
+    }
+    let penalised = Regularisation { activation: 2.0, temporal_activation: 1.0, ..none };
+    let mask: Vec<f32> = (0..3 * 17).map(|unit| if unit % 3 == 0 { 0.0 } else { 1.5 }).collect();
+    let case = Case::new(regularised(Cell::Lstm, penalised)).with_output_mask(mask);
+    assert_slopes("alpha after dropout, beta before", case);
 }

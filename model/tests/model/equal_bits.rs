@@ -6,8 +6,8 @@ use std::{
 };
 
 use carousel_model::{
-    Cell, Gradients, IGNORED_TARGET, Isa, LaneLoss, LaneStreams, LanguageModel, ModelConfig, Parameters,
-    Partial, Window, philox4x32,
+    Cell, Gradients, IGNORED_TARGET, Initialisation, Isa, LaneLoss, LaneStreams, LanguageModel, ModelConfig,
+    Parameters, Partial, Regularisation, Window, philox4x32,
 };
 
 /// Streams of each lane: uneven, seven streams in all and more.
@@ -24,7 +24,25 @@ fn config(cell: Cell) -> ModelConfig {
         tied: false,
         dropout: 0.3,
         init: 0.3,
+        ..ModelConfig::default()
     }
+}
+
+/// Everything at once: unequal widths, every mask, every penalty, another start.
+fn regularised(cell: Cell) -> ModelConfig {
+    let regularisation = Regularisation {
+        locked_dropout: true,
+        dropout_embedding: 0.2,
+        dropout_input: Some(0.2),
+        dropout_hidden: None,
+        dropout_output: Some(0.4),
+        weight_drop: 0.3,
+        activation: 2.0,
+        temporal_activation: 1.0,
+        label_smoothing: 0.1,
+    };
+    let initialisation = Initialisation::Orthogonal;
+    ModelConfig { regularisation, initialisation, ..config(cell) }.with_widths(&[35, 21])
 }
 
 /// A window of these lanes of the whole, with its carries.
@@ -106,8 +124,12 @@ fn assert_same(what: &str, a: &(Gradients, Vec<f32>), b: &(Gradients, Vec<f32>))
 #[test]
 fn instruction_sets_and_threads() {
     for cell in Cell::ALL {
-        for tied in [false, true] {
-            let config = ModelConfig { tied, embedding: if tied { 21 } else { 19 }, ..config(cell) };
+        let plain = [false, true].map(|tied| ModelConfig {
+            tied,
+            embedding: if tied { 21 } else { 19 },
+            ..config(cell)
+        });
+        for config in plain.into_iter().chain([regularised(cell)]) {
             let part = Part::of(&config, 0..5);
             let portable = *Isa::available().last().unwrap();
             let reference = compute(&config, &part, &[0..5], (portable, 1));
@@ -125,14 +147,14 @@ fn instruction_sets_and_threads() {
 /// Lanes computed apart, by different workers, are the leaves of the tree that one worker folds inside.
 #[test]
 fn grouping_of_lanes() {
-    for cell in Cell::ALL {
-        let config = config(cell);
+    for config in Cell::ALL.into_iter().flat_map(|cell| [config(cell), regularised(cell)]) {
+        let (cell, regularised) = (config.cell, config.regularisation.locked_dropout);
         let best = (Isa::available()[0], 2);
         let whole = compute(&config, &Part::of(&config, 0..5), &[0..5], best);
         let leaves: Vec<_> =
             (0..5).map(|lane| compute(&config, &Part::of(&config, lane..lane + 1), &[0..1], best)).collect();
         let losses: Vec<LaneLoss> = leaves.iter().map(|leaf| leaf.0.losses[0]).collect();
-        assert_eq!(losses, whole.0.losses, "{cell}");
+        assert_eq!(losses, whole.0.losses, "{cell}, regularised: {regularised}");
         assert!(losses.iter().map(|l| l.tokens).sum::<u64>() < 12 * STEPS as u64, "some targets are ignored");
         let carries: Vec<f32> = leaves.iter().flat_map(|leaf| leaf.1.clone()).collect();
         assert_eq!(bits(&carries), bits(&whole.1), "{cell}");
@@ -200,8 +222,13 @@ fn evaluation_gives_the_loss_of_training_without_dropout() {
 #[test]
 fn recycled_buffers_leave_no_trace() {
     for cell in Cell::ALL {
-        for tied in [false, true] {
-            let config = ModelConfig { tied, embedding: if tied { 21 } else { 19 }, ..config(cell) };
+        let plain = [false, true].map(|tied| ModelConfig {
+            tied,
+            embedding: if tied { 21 } else { 19 },
+            ..config(cell)
+        });
+        for config in plain.into_iter().chain([regularised(cell)]) {
+            let tied = config.tied;
             let part = Part::of(&config, 0..5);
             let parameters = Parameters::initial(&config, 3);
             let mut model = LanguageModel::new(config).unwrap();

@@ -4,8 +4,8 @@ use crate::support::{Golden, golden_folder};
 use std::ops::Range;
 
 use carousel_model::{
-    GradientLayout, Gradients, LaneStreams, LanguageModel, ModelConfig, Optimizer, OptimizerConfig,
-    Parameters, Update, Window,
+    GivenMasks, GradientLayout, Gradients, LaneStreams, LanguageModel, ModelConfig, Optimizer,
+    OptimizerConfig, Parameters, Regularisation, Update, Window,
 };
 
 const LOSS: f64 = 1e-6;
@@ -91,14 +91,21 @@ impl Run {
         Self {
             model: LanguageModel::new(config.clone()).unwrap(),
             parameters: Parameters::from_flat(&config, flat).unwrap(),
-            optimizer: Optimizer::new(OptimizerConfig::Sgd, &layout).unwrap(),
+            optimizer: Optimizer::new(OptimizerConfig::Sgd { weight_decay: 0.0 }, &layout).unwrap(),
             layout: config.gradient_layout(),
             carries: golden.carries("init.", &config, streams).iter().map(|&x| x as f32).collect(),
             config,
         }
     }
 
-    fn window(&mut self, golden: &Golden, window: usize, (steps, streams): (usize, usize)) {
+    /// The gradient of a window, flat, after its loss was compared.
+    fn gradients(
+        &mut self,
+        golden: &Golden,
+        window: usize,
+        (steps, streams): (usize, usize),
+        loss_name: &str,
+    ) -> Vec<f32> {
         let tokens: Vec<u32> = golden.integers("tokens").iter().map(|&t| t as u32).collect();
         let from = window * steps * streams;
         let (lanes, groups) = uneven_lanes(streams);
@@ -114,10 +121,14 @@ impl Run {
         let mut gradients =
             self.model.gradients(&self.parameters, &window_of, &mut self.carries, &groups).unwrap();
         let loss = gradients.losses.iter().map(|lane| lane.sum).sum::<f64>() / (steps * streams) as f64;
-        let name = |what: &str| format!("w{window}.{what}");
-        let wanted = golden.floats(&name("loss"))[0];
+        let wanted = golden.floats(loss_name)[0];
         assert!((loss - wanted).abs() <= LOSS * wanted, "loss of window {window}: {loss}, expected {wanted}");
-        let flat = self.flat(&mut gradients);
+        self.flat(&mut gradients)
+    }
+
+    fn window(&mut self, golden: &Golden, window: usize, (steps, streams): (usize, usize)) {
+        let name = |what: &str| format!("w{window}.{what}");
+        let flat = self.gradients(golden, window, (steps, streams), &name("loss"));
         for tensor in &self.config.parameter_layout().tensors {
             let wanted = golden.floats_or_zero(&name(&format!("grad.{}", tensor.name)), tensor.len());
             let found = &flat[tensor.offset..tensor.offset + tensor.len()];
@@ -158,6 +169,7 @@ impl Run {
             step: window as u64 + 1,
             learning_rate: golden.case["lr"].as_f64().unwrap() as f32,
             scale: (clip / (norm + 1e-6)).min(1.0) as f32,
+            ..Update::default()
         };
         self.optimizer.apply(&mut self.parameters, &self.layout, gradient, update).unwrap();
         for tensor in &self.config.parameter_layout().tensors {
@@ -166,6 +178,43 @@ impl Run {
             close(&format!("{} after window {window}", tensor.name), found, &wanted, WEIGHT);
         }
     }
+}
+
+/// Tied weights under explicit masks: whole embedding rows, units of the input, between layers and of the output, recurrent weights.
+#[test]
+fn lstm_under_given_masks() {
+    let Some(folder) = golden_folder() else { return };
+    let golden = Golden::open(&folder.join("masked_lm_lstm.safetensors"));
+    let size = |name: &str| golden.case[name].as_u64().expect(name) as usize;
+    let (streams, steps, layers) = (size("batch"), size("bptt"), size("layers"));
+    let weight_drop = golden.case["dropout"].as_f64().unwrap() as f32;
+    let config = ModelConfig {
+        vocabulary: size("vocab"),
+        embedding: size("embedding"),
+        hidden: size("hidden"),
+        layers,
+        tied: true,
+        regularisation: Regularisation { weight_drop, ..Regularisation::default() },
+        ..ModelConfig::default()
+    };
+    let mask = |name: &str| golden.floats(&format!("mask.{name}"));
+    let scaled = |name: &str| mask(name).iter().map(|&m| m as f32).collect::<Vec<f32>>();
+    let between = (0..layers - 1).map(|layer| scaled(&format!("hidden{layer}")));
+    let kept = |layer: usize| mask(&format!("weight_hh_l{layer}")).iter().map(|&m| m != 0.0).collect();
+    let masks = GivenMasks {
+        rows: scaled("embedding_rows"),
+        units: [scaled("input")].into_iter().chain(between).chain([scaled("output")]).collect(),
+        weights: (0..layers).map(kept).collect(),
+    };
+    let mut run = Run::new(config.clone(), &golden);
+    run.model = run.model.with_masks(masks);
+    let gradients = run.gradients(&golden, 0, (steps, streams), "loss");
+    for tensor in &config.parameter_layout().tensors {
+        let wanted = golden.floats(&format!("grad.{}", tensor.name));
+        let found = &gradients[tensor.offset..tensor.offset + tensor.len()];
+        close(&format!("gradient of {}", tensor.name), found, &wanted, GRADIENT);
+    }
+    close("carries", &run.carries, &golden.carries("", &config, streams), GRADIENT);
 }
 
 /// Lanes of two streams, of one, and of the rest, the first two in a group of their own: the sums must not notice.

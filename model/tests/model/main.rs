@@ -3,9 +3,12 @@
 #![allow(clippy::single_range_in_vec_init, reason = "groups are runs of lanes, often one")]
 
 mod approximations;
+mod cache;
 mod derivatives;
+mod dynamic;
 mod equal_bits;
 mod golden;
+mod naive;
 mod optimizers;
 mod refusals;
 mod support;

@@ -46,6 +46,14 @@ impl GradientLayout {
         })
     }
 
+    /// The sum of two sets of rows. A row that only one has is taken as it is.
+    #[must_use]
+    pub fn add_rows(&self, left: &TouchedRows, right: &TouchedRows) -> TouchedRows {
+        let (left, right) = ((&left.tokens[..], &left.values[..]), (&right.tokens[..], &right.values[..]));
+        let (tokens, values) = merge_rows(left, right, self.width);
+        TouchedRows { tokens, values }
+    }
+
     /// Whether touched rows are folded into some of these dense floats.
     #[must_use]
     pub fn folds_over(&self, dense: &Range<usize>) -> bool {

@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::time::Duration;
 
-use carousel_coordinator::protocol::{Ending, Exchange, Length, RunPlan};
+use carousel_coordinator::protocol::{Ending, Epochs, Exchange, Length, RunPlan};
 use carousel_proto::{Step, WorkerId};
 
 use crate::content::Quiet;
@@ -121,9 +121,10 @@ impl World {
     pub(crate) fn new(seed: u64, mutation: Option<Mutation>) -> Self {
         let mut random = Random::new(seed);
         let exchange = if random.once_in(4) { Exchange::Star } else { Exchange::Mesh };
+        let (lanes, updates) = (3 + random.below(5) as u32, 7 + random.below(8));
         let plan = RunPlan {
-            lanes: 3 + random.below(5) as u32,
-            windows_per_epoch: 7 + random.below(8),
+            lanes,
+            epochs: Epochs::Even { updates },
             length: Length::Steps(30 + random.below(30)),
             evaluate_every: random.once_in(2).then_some(9),
             checkpoint_every: Some(4 + random.below(9)),
@@ -131,7 +132,7 @@ impl World {
             has_valid: true,
             has_test: random.once_in(2),
         };
-        let quiet = Quiet::new(plan.lanes, plan.windows_per_epoch, plan.last_step());
+        let quiet = Quiet::new(plan.lanes, updates, plan.last_step());
         let count = 2 + random.below(3) as usize;
         let mut world = Self {
             random,

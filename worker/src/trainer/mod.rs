@@ -4,6 +4,7 @@
 
 mod evaluate;
 mod laps;
+mod reading;
 mod replica;
 mod step;
 
@@ -53,6 +54,16 @@ pub enum TrainerError {
         found: usize,
         /// As asked for.
         expected: usize,
+    },
+    /// The step reads no window, too many, or longer ones than the run has.
+    #[error("a step of {found} windows was assigned, expected 1 to {most} of at most {longest} time steps")]
+    Windows {
+        /// As assigned.
+        found: usize,
+        /// As the settings say.
+        most: u32,
+        /// The longest window.
+        longest: u32,
     },
     /// A peer or the coordinator broke the exchange.
     #[error(transparent)]

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use carousel_model::{Gradients, LaneStreams, Partial, Window};
 use carousel_proto::gradient::Gradient;
 use carousel_proto::v1::{
-    self, Acknowledge, Assign, Bulk, BulkStart, SliceReport, Split, StepReport, WindowReply,
+    self, Acknowledge, Assign, Bulk, BulkStart, SliceReport, Split, StepReport, WindowReply, WindowSpan,
     from_worker::Message,
 };
 use carousel_proto::{LaneTree, Node, Step, Term, WorkerId};
 use tonic::{Code, Status};
 
+use super::reading::Reading;
 use super::{Computed, Trainer, TrainerError, check_size};
 use crate::exchange::{Outgoing, Peer};
 use crate::failpoint::{FailPoint, reach};
@@ -58,27 +59,55 @@ impl Trainer {
         let given = self.inbox.carries.take();
         let replica = self.replica.as_mut().ok_or(Fault::NoReplica)?;
         let mut carries = replica.carries(&self.settings, lanes.clone(), assign.carry(), given)?;
-        let tokens = self.window(Split::Train, assign.window, &lanes)?;
-        self.link.tokens.fetch_ahead(Split::Train, assign.next_window, &lanes);
-        let began = Instant::now();
-        let streams = lanes_of(&self.settings, lanes.clone());
         let (nodes, ranges): (Vec<Node>, Vec<Range<usize>>) =
             groups(&self.settings, &lanes).into_iter().unzip();
-        let window = self.model_window(&tokens, &streams, (assign.step, assign.step_tokens));
-        let parameters = &self.replica.as_ref().ok_or(Fault::NoReplica)?.parameters;
-        let Self { model, exchange, link, contribution, .. } = self;
-        let gradients = if assign.peers.is_empty() {
-            model.gradients(parameters, &window, &mut carries, &ranges)?
-        } else {
-            contribution.take_back(model);
-            let mut give = |part| contribution.give(at, &nodes, (&mut *exchange, &mut link.peers), part);
-            model.gradients_by_part(parameters, &window, (&mut carries, &ranges), &mut give)?
+        let reading = Reading::of(assign, &self.settings)?;
+        let (gradients, took) = match reading.windows {
+            [_] => self.one_window(at, &reading, &lanes, (&mut carries, &nodes, &ranges))?,
+            _ => self.several_windows(at, &reading, &lanes, (&mut carries, &nodes, &ranges))?,
         };
         let losses = lane_losses(&lanes, &gradients.losses);
-        let (carries, took) = (Arc::new(carries), began.elapsed());
+        let carries = Arc::new(carries);
         self.laps.computed();
         self.computed = Some(Computed { at, lanes, carries, losses, took });
         Ok((nodes, gradients))
+    }
+
+    /// The gradient of a step that reads one window: parts go out as they are finished.
+    fn one_window(
+        &mut self,
+        at: (Term, Step),
+        reading: &Reading<'_>,
+        lanes: &Range<u32>,
+        (carries, nodes, ranges): (&mut [f32], &[Node], &[Range<usize>]),
+    ) -> Result<(Gradients, Duration), TrainerError> {
+        let tokens = self.read(reading, 0, lanes)?;
+        let began = Instant::now();
+        let streams = lanes_of(&self.settings, lanes.clone());
+        let window = self.model_window((&tokens, reading.windows[0].steps), &streams, reading.numbers(0));
+        let parameters = &self.replica.as_ref().ok_or(Fault::NoReplica)?.parameters;
+        let Self { model, exchange, link, contribution, .. } = self;
+        let gradients = if reading.to_peers {
+            contribution.take_back(model);
+            let mut give = |part| contribution.give(at, nodes, (&mut *exchange, &mut link.peers), part);
+            model.gradients_by_part(parameters, &window, (carries, ranges), &mut give)?
+        } else {
+            model.gradients(parameters, &window, carries, ranges)?
+        };
+        Ok((gradients, began.elapsed()))
+    }
+
+    /// A window of the step, which was fetched ahead; the one after it is fetched meanwhile.
+    pub(super) fn read(
+        &mut self,
+        reading: &Reading<'_>,
+        index: usize,
+        lanes: &Range<u32>,
+    ) -> Result<WindowReply, TrainerError> {
+        let tokens = self.window(Split::Train, reading.windows[index], lanes)?;
+        let next = reading.windows.get(index + 1).copied().or(reading.next);
+        next.into_iter().for_each(|next| self.link.tokens.fetch_ahead(Split::Train, next, lanes));
+        Ok(tokens)
     }
 
     /// What is left to go out after the computation: to the coordinator everything, to the peers the touched rows.
@@ -140,24 +169,24 @@ impl Trainer {
     pub(super) fn window(
         &mut self,
         split: Split,
-        window: u64,
+        span: WindowSpan,
         lanes: &Range<u32>,
     ) -> Result<WindowReply, TrainerError> {
-        let reply = self.link.tokens.window(split, window, lanes).map_err(judge)?;
+        let reply = self.link.tokens.window(split, span, lanes).map_err(judge)?;
         let streams: usize = lanes_of(&self.settings, lanes.clone()).iter().map(|lane| lane.streams).sum();
-        check_size(reply, streams * self.settings.window as usize)
+        check_size(reply, streams * span.steps as usize)
     }
 
     pub(super) fn model_window<'a>(
         &self,
-        tokens: &'a WindowReply,
+        (tokens, steps): (&'a WindowReply, u32),
         lanes: &'a [LaneStreams],
         (step, step_tokens): (u64, u64),
     ) -> Window<'a> {
         Window {
             seed: self.settings.seed,
             step,
-            steps: self.settings.window as usize,
+            steps: steps as usize,
             lanes,
             inputs: &tokens.inputs,
             targets: &tokens.targets,

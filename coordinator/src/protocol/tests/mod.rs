@@ -16,7 +16,7 @@ const C: WorkerId = WorkerId(3);
 fn plan() -> RunPlan {
     RunPlan {
         lanes: 4,
-        windows_per_epoch: 3,
+        epochs: Epochs::Even { updates: 3 },
         length: Length::Steps(7),
         evaluate_every: None,
         checkpoint_every: Some(2),
