@@ -9,7 +9,7 @@ use carousel_coordinator::{
     Coordinator, Cut, Ending, Exchange, ReplicaLayout, Run, RunError, Sections, Splits, Start, Summary,
     TensorShape, TokenSource,
 };
-use carousel_corpus::{Corpus, DataConfig, Tokenizer, TokenizerConfig};
+use carousel_corpus::{DataConfig, EOS, SourceOptions, Tokenizer};
 use carousel_model::{ModelConfig, Optimizer, ParameterLayout};
 use carousel_proto::gradient::GradientLayout;
 use carousel_proto::v1::{self, RunSettings};
@@ -18,6 +18,7 @@ use crate::config::{self, Config};
 use crate::failure::Failure;
 use crate::import;
 use crate::learning;
+use crate::prepare::{self, RunTokens};
 use crate::resume;
 
 /// Which run, as the command line says.
@@ -57,12 +58,12 @@ pub(crate) fn prepare(
     if found.is_none() && folder.exists() {
         return Err(RunError::Exists { path: folder }.into());
     }
-    let corpus = Corpus::load(&data_config(&config))?;
-    let model = model_config(&config, corpus.tokenizer.vocabulary())?;
-    let cut = cut_of(&config);
-    let tokenizer = corpus.tokenizer.clone();
-    let tokens =
-        TokenSource::new(Splits { train: corpus.train, valid: corpus.valid, test: corpus.test }, cut)?;
+    let RunTokens { tokenizer, train, valid, test, folder: prepared } =
+        prepare::tokens_of(&config, &arguments.config)?;
+    // Kept with the run, so that an evaluation finds it.
+    config.data.prepared = prepared.map(|folder| folder.to_string_lossy().into_owned());
+    let model = model_config(&config, tokenizer.vocabulary())?;
+    let tokens = TokenSource::new(Splits { train, valid, test }, cut_of(&config))?;
     let replica = if found.is_none() { replica_of_file(&mut config, &model)? } else { None };
     let config_toml = toml::to_string_pretty(&config).map_err(Failure::failed)?;
     let start = match found {
@@ -92,7 +93,7 @@ pub(crate) fn synthetic(
     folder: PathBuf,
 ) -> Result<Prepared, Failure> {
     let model = model_config(&config, vocabulary)?;
-    let tokens = TokenSource::new(Splits { train, valid: None, test: None }, cut_of(&config))?;
+    let tokens = TokenSource::new(Splits { train: train.into(), valid: None, test: None }, cut_of(&config))?;
     let config_toml = toml::to_string_pretty(&config).map_err(Failure::failed)?;
     let start = Start::New { config_toml, tokenizer_json: "{}".into(), replica: None };
     let run = run_of(&config, &model, tokens, (folder, start))?;
@@ -148,20 +149,28 @@ pub(crate) fn conclude(result: Result<Summary, RunError>, folder: &Path) -> Resu
 }
 
 /// The text part of the configuration, as the corpus wants it.
-pub(crate) fn data_config(config: &Config) -> DataConfig {
+pub(crate) fn data_config(config: &Config) -> Result<DataConfig, Failure> {
     let paths = |paths: &config::OneOrMany| paths.0.iter().map(PathBuf::from).collect();
-    let tokenizer: Result<TokenizerConfig, std::convert::Infallible> = config.data.tokenizer.parse();
-    let Ok(tokenizer) = tokenizer;
-    DataConfig {
+    Ok(DataConfig {
         train: paths(&config.data.train),
         valid: paths(&config.data.valid),
         test: paths(&config.data.test),
         include: config.data.include.clone(),
         max_bytes: config.data.max_bytes,
         valid_fraction: config.data.valid_fraction,
-        tokenizer,
-        ..DataConfig::default()
-    }
+        tokenizer: config.data.tokenizer.resolve()?,
+        documents: config.data.documents.into(),
+        eos: config.data.eos.clone().unwrap_or_else(|| EOS.into()),
+        format: config.data.format.parse().unwrap_or_default(),
+        field: config.data.field.clone(),
+        storage: crate::storage::storage(),
+    })
+}
+
+/// How a text is read that is named on the command line: the format by its name, whatever the run's own text is.
+pub(crate) fn text_options(config: &Config) -> SourceOptions {
+    let (field, storage) = (config.data.field.clone(), crate::storage::storage());
+    SourceOptions { field, storage, ..SourceOptions::default() }
 }
 
 /// The model of a configuration over so many tokens.
@@ -178,6 +187,7 @@ pub(crate) fn model_config(config: &Config, vocabulary: usize) -> Result<ModelCo
         initialisation: model.init.0.rule(),
         forget_bias: model.forget_bias,
         regularisation: model.regularisation(),
+        softmax: model.softmax.0.of_model(),
         ..ModelConfig::default()
     }
     .with_widths(&model.hidden.widths());
@@ -205,6 +215,7 @@ fn run_settings(config: &Config, model: &ModelConfig) -> RunSettings {
         regularisation: Some(regularisation(&model.regularisation)),
         initialisation: model.initialisation.to_string(),
         forget_bias: model.forget_bias,
+        softmax: config::softmax_on_the_wire(&model.softmax),
     };
     RunSettings {
         seed: config.seed,
@@ -233,6 +244,12 @@ fn regularisation(of: &carousel_model::Regularisation) -> v1::Regularisation {
     }
 }
 
+/// No step touches more rows.
+fn most_touched_rows(config: &Config, model: &ModelConfig) -> usize {
+    let positions = config.train.streams as usize * learning::window_lengths(config).longest() as usize;
+    model.most_touched_rows(positions, config.train.accumulate as usize)
+}
+
 /// Names and shapes for a coordinator that knows no model.
 fn replica_layout(config: &Config, model: &ModelConfig) -> Result<ReplicaLayout, Failure> {
     let parameters = model.parameter_layout();
@@ -247,8 +264,9 @@ fn replica_layout(config: &Config, model: &ModelConfig) -> Result<ReplicaLayout,
         gradient: GradientLayout {
             dense: gradient.dense_len,
             dense_offset: gradient.dense_offset,
-            rows: model.vocabulary,
+            rows: gradient.rows,
             width: gradient.row_width,
+            most_rows: most_touched_rows(config, model),
             rows_fold_into: gradient.rows_fold_into,
         },
     })

@@ -15,8 +15,10 @@ mod generation;
 mod import;
 mod launch;
 mod learning;
+mod prepare;
 mod progress;
 mod resume;
+mod storage;
 mod train;
 mod verify;
 mod worker;
@@ -37,6 +39,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Prepare(prepare::Arguments),
     Train(train::Arguments),
     Coordinator(coordinator::Arguments),
     Worker(worker::Arguments),
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<(), failure::Failure> {
     match command {
+        Command::Prepare(arguments) => prepare::run(&arguments),
         Command::Train(arguments) => train::run(&arguments),
         Command::Coordinator(arguments) => coordinator::run(&arguments),
         Command::Worker(arguments) => worker::run(&arguments),

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use carousel_coordinator::TokenSource;
 use carousel_coordinator::checkpoint::{Checkpoint, CheckpointError, RunFolder};
-use carousel_corpus::Tokenizer;
+use carousel_corpus::{CorpusError, Tokenizer};
 use toml::{Table, Value};
 
 use crate::config::{self, Config};
@@ -65,10 +65,12 @@ pub(crate) fn check_data(
     if launch::tokenizer_of(&RunFolder::new(folder))?.to_json() != tokenizer.to_json() {
         return Err(Failure::bad_input(ResumeError::Tokenizer { run }));
     }
-    if checkpoint.is_some_and(|found| found.state.data_digest != tokens.digest().to_string()) {
-        return Err(Failure::bad_input(ResumeError::Data { run }));
+    match checkpoint {
+        Some(found) if !tokens.is_of(&found.state.data_digest).map_err(CorpusError::from)? => {
+            Err(Failure::bad_input(ResumeError::Data { run }))
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 fn table(config: &Config) -> Result<Table, Failure> {
@@ -97,7 +99,8 @@ fn may_differ(key: &str, found: Option<&Value>, own: Option<&Value>) -> bool {
     let raised = matches!(key, "train.epochs" | "train.steps")
         && matches!((found, own), (Some(Value::Integer(found)), Some(Value::Integer(own))) if found >= own);
     let elsewhere = key.starts_with("cluster.") || key.starts_with("sample.");
-    found == own || raised || elsewhere || key == "train.keep_checkpoints"
+    let unseen = ["train.keep_checkpoints", "data.prepared"].contains(&key);
+    found == own || raised || elsewhere || unseen
 }
 
 fn flatten(prefix: &str, table: &Table, keys: &mut Vec<(String, Value)>) {

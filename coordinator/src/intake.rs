@@ -18,8 +18,6 @@ use crate::replica::ReplicaLayout;
 pub(crate) struct Limits {
     pub layout: ReplicaLayout,
     pub streams: u32,
-    /// Time steps that a step reads of a stream, at most.
-    pub time_steps: u64,
     pub lanes: u32,
 }
 
@@ -73,8 +71,8 @@ pub(crate) enum Refusal {
     Node { level: u32, index: u32, lanes: u32 },
     #[error("lanes from {first}, {count} of them: the run has {lanes}")]
     Lanes { first: u32, count: u32, lanes: u32 },
-    #[error("{found} touched rows, expected at most {most}, ascending and below {vocabulary}")]
-    Rows { found: usize, most: usize, vocabulary: usize },
+    #[error("{found} touched rows, expected at most {most}, ascending and below {of}")]
+    Rows { found: usize, most: usize, of: usize },
     #[error("losses of {found} lanes, the run has {lanes}; or a lane out of range")]
     Losses { found: usize, lanes: u32 },
 }
@@ -180,13 +178,12 @@ impl Intake {
     }
 
     fn check_rows(&self, rows: &[u32]) -> Result<(), Refusal> {
-        let vocabulary = self.limits.layout.gradient.rows;
-        let read = u64::from(self.limits.streams).saturating_mul(self.limits.time_steps);
-        let most = vocabulary.min(usize::try_from(read).unwrap_or(usize::MAX));
+        let layout = &self.limits.layout.gradient;
+        let (of, most) = (layout.rows, layout.most_rows);
         let ascending = rows.windows(2).all(|pair| pair[0] < pair[1]);
-        let in_range = rows.last().is_none_or(|&last| (last as usize) < vocabulary);
+        let in_range = rows.last().is_none_or(|&last| (last as usize) < of);
         let fits = rows.len() <= most && ascending && in_range;
-        fits.then_some(()).ok_or(Refusal::Rows { found: rows.len(), most, vocabulary })
+        fits.then_some(()).ok_or(Refusal::Rows { found: rows.len(), most, of })
     }
 
     fn losses(&self, losses: &[v1::LaneLoss]) -> Result<Vec<LaneLoss>, Refusal> {

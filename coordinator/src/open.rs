@@ -36,12 +36,13 @@ pub(crate) fn open(run: &Run, limits: &Limits) -> Result<Opened, RunError> {
     let context = context_of(run, &plan);
     let (files, first) = files_of(run, (&folder, &context), limits)?;
     let run_id = read_id(&folder)?;
-    let (checkpoint, is_own) = match &run.start {
-        Start::New { .. } => (first.as_ref(), true),
-        Start::Copy { checkpoint, .. } => (Some(&**checkpoint), false),
-        Start::Resume { checkpoint, .. } => (checkpoint.as_deref(), true),
+    // The checkpoint that a run begins at, and the newest one in its own folder.
+    let (checkpoint, path) = match &run.start {
+        Start::New { .. } => (first.as_ref(), first.as_ref()),
+        Start::Copy { checkpoint, .. } => (Some(&**checkpoint), None),
+        Start::Resume { checkpoint, .. } => (checkpoint.as_deref(), checkpoint.as_deref()),
     };
-    let path = checkpoint.filter(|_| is_own).map(|found| (found.path.clone(), found.digest()));
+    let path = path.map(|found| (found.path.clone(), found.digest()));
     let stands = stand(run, checkpoint, &files, limits);
     let start = protocol::Start {
         exchange: run.exchange,

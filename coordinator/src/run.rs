@@ -213,8 +213,7 @@ impl Coordinator {
 fn limits(run: &Run) -> Limits {
     let settings = &run.settings;
     let layout = run.layout.clone();
-    let time_steps = u64::from(settings.longest_window) * u64::from(settings.accumulate);
-    Limits { layout, streams: settings.streams, time_steps, lanes: settings.lanes }
+    Limits { layout, streams: settings.streams, lanes: settings.lanes }
 }
 
 fn listen_error(listener: &TcpListener, source: std::io::Error) -> RunError {

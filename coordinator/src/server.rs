@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::deposit::{Deposit, DepositError, Depositor};
 use crate::intake::{Content, Intake, Limits};
-use crate::tokens::TokenSource;
+use crate::tokens::{TokenSource, WindowError};
 
 #[allow(
     missing_docs,
@@ -116,8 +116,17 @@ impl Training for Service {
     }
 
     async fn fetch_windows(&self, request: Request<WindowRequest>) -> Result<Response<WindowReply>, Status> {
-        let reply = self.tokens.windows(request.get_ref());
-        reply.map(Response::new).map_err(|error| Status::out_of_range(error.to_string()))
+        let (tokens, request) = (self.tokens.clone(), request.into_inner());
+        let reply = if tokens.is_on_disk() {
+            let read = tokio::task::spawn_blocking(move || tokens.windows(&request)).await;
+            read.map_err(|error| Status::internal(error.to_string()))?
+        } else {
+            tokens.windows(&request)
+        };
+        reply.map(Response::new).map_err(|error| match error {
+            WindowError::Read(_) => Status::data_loss(error.to_string()),
+            _ => Status::out_of_range(error.to_string()),
+        })
     }
 }
 

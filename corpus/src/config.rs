@@ -1,12 +1,9 @@
 //! The `[data]` section as this crate needs it. Parsing TOML is the program's work.
 
-use std::convert::Infallible;
-use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::{Format, LocalOnly, SourceOptions, Split, Storage};
+use crate::{Format, LocalOnly, SourceOptions, Split, Storage, TokenizerConfig};
 
 /// Which text a run reads, and how it becomes tokens. Paths are used as they are: see [`expand`](crate::expand).
 #[derive(Clone)]
@@ -28,6 +25,10 @@ pub struct DataConfig {
     pub valid_fraction: f64,
     /// How text becomes tokens.
     pub tokenizer: TokenizerConfig,
+    /// Whether documents run into each other.
+    pub documents: Documents,
+    /// With documents apart: the token that ends one, as the tokenizer's vocabulary writes it.
+    pub eos: String,
     /// What a file holds.
     pub format: Format,
     /// The field of a JSON line, or the column of a Parquet file, that is the text.
@@ -59,7 +60,9 @@ impl Default for DataConfig {
             include: Vec::new(),
             max_bytes: None,
             valid_fraction: 0.0,
-            tokenizer: TokenizerConfig::Chars,
+            tokenizer: TokenizerConfig::CHARS,
+            documents: Documents::Joined,
+            eos: EOS.into(),
             format: Format::default(),
             field: "text".into(),
             storage: Arc::new(LocalOnly),
@@ -67,40 +70,26 @@ impl Default for DataConfig {
     }
 }
 
-/// `data.tokenizer`: one of three that need no file, or a file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TokenizerConfig {
-    /// Unicode scalar values, vocabulary from the training text.
-    Chars,
-    /// The 256 bytes of UTF-8.
-    Bytes,
-    /// Split at white space, vocabulary from the training text.
-    Words,
-    /// A Hugging Face `tokenizer.json`.
-    File(PathBuf),
+/// The token that ends a document, where the configuration names no other.
+pub const EOS: &str = "<eos>";
+
+/// `data.documents`: how the documents of a text (files, JSON lines, rows) follow each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Documents {
+    /// As one text.
+    #[default]
+    Joined,
+    /// Each tokenized by itself and ended by [`DataConfig::eos`]; those of the training text in an order that the
+    /// run's seed decides.
+    Apart,
 }
 
-impl FromStr for TokenizerConfig {
-    type Err = Infallible;
-
-    /// `chars`, `bytes`, `words`; anything else is a path (a file of one of these names is `./chars`).
-    fn from_str(text: &str) -> Result<Self, Infallible> {
-        Ok(match text {
-            "chars" => TokenizerConfig::Chars,
-            "bytes" => TokenizerConfig::Bytes,
-            "words" => TokenizerConfig::Words,
-            path => TokenizerConfig::File(PathBuf::from(path)),
-        })
-    }
-}
-
-impl fmt::Display for TokenizerConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Documents {
+    /// The word of the configuration.
+    pub fn name(self) -> &'static str {
         match self {
-            TokenizerConfig::Chars => f.write_str("chars"),
-            TokenizerConfig::Bytes => f.write_str("bytes"),
-            TokenizerConfig::Words => f.write_str("words"),
-            TokenizerConfig::File(path) => write!(f, "{}", path.display()),
+            Documents::Joined => "joined",
+            Documents::Apart => "apart",
         }
     }
 }

@@ -1,11 +1,12 @@
-//! The texts of a run as tokens: read, cut, tokenized.
+//! The texts of a run as tokens in memory: read, cut, tokenized.
 
 use std::path::PathBuf;
 
-use crate::{CorpusError, DataConfig, SourceOptions, Tokenizer, read_text};
+use crate::tokenize::{Encoded, Output, Texts};
+use crate::{CorpusError, DataConfig, Documents, Tokenizer};
 
 /// One of the three texts of a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Split {
     /// What the weights are fitted to.
     Train,
@@ -15,17 +16,39 @@ pub enum Split {
     Test,
 }
 
+impl Split {
+    /// `train`, `valid` or `test`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Split::Train => "train",
+            Split::Valid => "valid",
+            Split::Test => "test",
+        }
+    }
+
+    /// The key that names its files.
+    pub fn setting(self) -> &'static str {
+        match self {
+            Split::Train => "data.train",
+            Split::Valid => "data.valid",
+            Split::Test => "data.test",
+        }
+    }
+}
+
 /// The texts of a run as tokens of one vocabulary.
 #[derive(Debug)]
 pub struct Corpus {
     /// What made the tokens; its vocabulary is that of the training text, or of the file.
     pub tokenizer: Tokenizer,
-    /// The training text, at least one token.
+    /// The training text, at least one token, its documents in the order of the text.
     pub train: Vec<u32>,
     /// The validation text, when files were named or a fraction was cut.
     pub valid: Option<Vec<u32>>,
     /// The test text, when files were named.
     pub test: Option<Vec<u32>>,
+    /// With documents apart: behind how many tokens of the training text each document ends.
+    pub train_documents: Option<Vec<u64>>,
 }
 
 impl Corpus {
@@ -33,26 +56,22 @@ impl Corpus {
     ///
     /// The vocabulary of `chars` and `words` comes from the training text alone, after the cut. The cut: the last
     /// `valid_fraction` of the bytes of the training text (of the whole, when it comes from several files),
-    /// moved forward to the next character's boundary.
+    /// moved forward to the next character's boundary; with documents apart, to the next document.
     ///
     /// # Errors
-    /// Those of [`read_text`], [`Tokenizer::for_text`] and [`Tokenizer::encode`];
-    /// [`CorpusError::ValidFractionOutOfRange`] before anything is read, and
-    /// [`CorpusError::ValidFractionTooSmall`] when the text is too short to be cut.
+    /// Those of [`Source`](crate::Source), of the tokenizer, and of the cut.
     pub fn load(config: &DataConfig) -> Result<Corpus, CorpusError> {
-        if !(0.0..1.0).contains(&config.valid_fraction) {
-            return Err(CorpusError::ValidFractionOutOfRange { fraction: config.valid_fraction });
-        }
-        let mut train = read_text("data.train", &config.train, &config.source_options(Split::Train))?;
-        let mut valid = read_named("data.valid", &config.valid, &config.source_options(Split::Valid))?;
-        let test = read_named("data.test", &config.test, &config.source_options(Split::Test))?;
-        if valid.is_none() && config.valid_fraction > 0.0 {
-            valid = Some(cut_valid(&mut train, config.valid_fraction)?);
-        }
-        let tokenizer = Tokenizer::for_text(&config.tokenizer, &train)?;
-        let encode = |text: Option<String>| text.map(|text| tokenizer.encode(&text)).transpose();
-        let (train, valid, test) = (tokenizer.encode(&train)?, encode(valid)?, encode(test)?);
-        Ok(Corpus { tokenizer, train, valid, test })
+        let mut held = Held::default();
+        let made = Texts::new(config, true, &mut |_| {})?.tokenize(&mut held)?;
+        let [train, valid, test] = held.splits;
+        let train_documents = (config.documents == Documents::Apart).then_some(held.train_documents);
+        Ok(Corpus {
+            tokenizer: made.tokenizer,
+            train: train.unwrap_or_default(),
+            valid,
+            test,
+            train_documents,
+        })
     }
 
     /// The tokens of a split; none when the run has no such text.
@@ -65,24 +84,36 @@ impl Corpus {
     }
 }
 
-fn read_named(
-    setting: &str,
-    paths: &[PathBuf],
-    options: &SourceOptions,
-) -> Result<Option<String>, CorpusError> {
-    if paths.is_empty() { Ok(None) } else { read_text(setting, paths, options).map(Some) }
+impl DataConfig {
+    /// The files and folders of a split.
+    pub fn paths(&self, split: Split) -> &[PathBuf] {
+        match split {
+            Split::Train => &self.train,
+            Split::Valid => &self.valid,
+            Split::Test => &self.test,
+        }
+    }
 }
 
-/// Takes the last `fraction` of `text` away from it and returns that part.
-fn cut_valid(text: &mut String, fraction: f64) -> Result<String, CorpusError> {
-    let bytes = text.len();
-    let mut at = bytes - (bytes as f64 * fraction) as usize;
-    while !text.is_char_boundary(at) {
-        at += 1;
+/// Tokens that stay in memory.
+#[derive(Default)]
+struct Held {
+    splits: [Option<Vec<u32>>; 3],
+    train_documents: Vec<u64>,
+}
+
+impl Output for Held {
+    fn begin(&mut self, _: &Tokenizer) -> Result<(), CorpusError> {
+        Ok(())
     }
-    if at == bytes {
-        Err(CorpusError::ValidFractionTooSmall { fraction, bytes })
-    } else {
-        Ok(text.split_off(at))
+
+    fn take(&mut self, split: Split, encoded: &Encoded) -> Result<(), CorpusError> {
+        let tokens = self.splits[split as usize].get_or_insert_default();
+        if split == Split::Train {
+            let before = tokens.len() as u64;
+            self.train_documents.extend(encoded.ends.iter().map(|&end| before + end as u64));
+        }
+        tokens.extend_from_slice(&encoded.tokens);
+        Ok(())
     }
 }

@@ -5,7 +5,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::StorageError;
+use crate::{PreparedError, StorageError, TokenFileError};
 
 /// Why a text could not be read, or not be turned into tokens.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +83,69 @@ pub enum CorpusError {
         /// Position of the first bad byte in the file, counted from 0.
         offset: u64,
     },
+    /// A compressed file or a Parquet file that is cut off or not what it says it is.
+    #[error("{setting}: {}: {problem}", path.display())]
+    Damaged {
+        /// The configuration key or option.
+        setting: String,
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        problem: String,
+    },
+    /// A line of JSON lines that cannot be used.
+    #[error("{setting}: {}, line {line}: {problem}", path.display())]
+    BadLine {
+        /// The configuration key or option.
+        setting: String,
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: u64,
+        /// What was found and what was expected.
+        problem: String,
+    },
+    /// A Parquet file has no such column, or not one of text.
+    #[error("{setting}: {}: {}", path.display(), bad_column(column, found.as_deref(), columns))]
+    BadColumn {
+        /// The configuration key or option.
+        setting: String,
+        /// The file.
+        path: PathBuf,
+        /// The column that was asked for (`data.field`).
+        column: String,
+        /// What it holds; none when there is no such column.
+        found: Option<String>,
+        /// The columns there are.
+        columns: Vec<String>,
+    },
+    /// A row of a Parquet file is not UTF-8.
+    #[error("{setting}: {}, row {row}: not UTF-8 (byte offset {offset} of the row)", path.display())]
+    RowNotUtf8 {
+        /// The configuration key or option.
+        setting: String,
+        /// The file.
+        path: PathBuf,
+        /// The row, counted from 1.
+        row: u64,
+        /// Position of the first bad byte in it, counted from 0.
+        offset: usize,
+    },
+    /// This program was built without what reads such a file.
+    #[error(
+        "{setting}: {}: this build does not read {what}; build it with: cargo build --release --features {feature}",
+        path.display()
+    )]
+    NotBuilt {
+        /// The configuration key or option.
+        setting: String,
+        /// The file.
+        path: PathBuf,
+        /// What it holds.
+        what: &'static str,
+        /// The feature that is missing.
+        feature: &'static str,
+    },
     /// Everything that was named was read, and there was not one character in it.
     #[error("{setting}: the text is empty ({} read)", list(paths))]
     EmptyText {
@@ -127,6 +190,37 @@ pub enum CorpusError {
         /// What the tokenizer said.
         reason: String,
     },
+    /// Two passes over a text did not read the same.
+    #[error("{setting}: the text has changed while it was read; nothing was kept of it")]
+    TextChanged {
+        /// The configuration key.
+        setting: String,
+    },
+    /// With documents apart, the fraction to validate with begins in the last document.
+    #[error(
+        "data.valid_fraction = {fraction} with data.documents = \"apart\": none of the {documents} documents begins \
+         in that part of the text; name a text with data.valid"
+    )]
+    NoDocumentToValidate {
+        /// The fraction.
+        fraction: f64,
+        /// Documents of the training text.
+        documents: u64,
+    },
+    /// With documents apart, the tokenizer has no token to end one.
+    #[error("data.eos = {eos:?}: the tokenizer {tokenizer} has no such token to end a document with")]
+    NoEos {
+        /// The text of the token.
+        eos: String,
+        /// The tokenizer, as the configuration has it.
+        tokenizer: String,
+    },
+    /// A token file cannot be used, or not be written.
+    #[error(transparent)]
+    TokenFile(#[from] TokenFileError),
+    /// A folder of prepared tokens cannot be used, or not be made.
+    #[error(transparent)]
+    Prepared(#[from] PreparedError),
     /// `${VAR}` in a path, and the environment has no `VAR`.
     #[error("{text:?}: the environment variable {name} is not set; set it, or write ${{{name}:-default}}")]
     UnsetVariable {
@@ -143,6 +237,13 @@ pub enum CorpusError {
         /// The part from `${` on.
         found: String,
     },
+}
+
+fn bad_column(column: &str, found: Option<&str>, columns: &[String]) -> String {
+    match found {
+        Some(found) => format!("column {column:?} (data.field) holds {found}, expected strings"),
+        None => format!("no column {column:?} (data.field); there are: {}", columns.join(", ")),
+    }
 }
 
 fn list(paths: &[PathBuf]) -> String {

@@ -12,7 +12,7 @@
 //! use carousel_corpus::{StreamPlan, Tokenizer, TokenizerConfig};
 //!
 //! let text = "to be or not to be\n";
-//! let tokenizer = Tokenizer::for_text(&TokenizerConfig::Words, text)?;
+//! let tokenizer = Tokenizer::for_text(&TokenizerConfig::WORDS, text)?;
 //! let tokens = tokenizer.encode(text)?;
 //! assert_eq!(tokens.len(), 7); // six words and the line end
 //!
@@ -23,24 +23,37 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod batches;
 mod config;
 mod corpus;
 mod error;
 mod expand;
 mod folder;
+mod order;
 mod philox;
+mod prepared;
 mod source;
 mod streams;
 mod text;
+mod token_file;
+mod tokenize;
 mod tokenizer;
+mod tokens;
 mod windows;
 
-pub use config::{DataConfig, TokenizerConfig};
+pub use config::{DataConfig, Documents, EOS};
 pub use corpus::{Corpus, Split};
 pub use error::CorpusError;
 pub use expand::expand;
-pub use source::{Format, LocalOnly, Object, Piece, Source, SourceOptions, Storage, StorageError, is_url};
+pub use order::DocumentOrder;
+pub use prepared::{Made, Opened, Prepared, PreparedError, SplitFigures};
+pub use source::{
+    FileStamp, Format, LocalOnly, Object, Piece, Source, SourceOptions, Storage, StorageError, is_url,
+};
 pub use streams::{IGNORED, PlanError, StreamPlan};
 pub use text::read_text;
-pub use tokenizer::{DecodeStream, Tokenizer, TokenizerKind};
+pub use token_file::{TokenFile, TokenFileError, TokenFileInfo};
+pub use tokenize::{Progress, Stage, Watch};
+pub use tokenizer::{DecodeStream, Limits, Subwords, Tokenizer, TokenizerConfig, TokenizerKind};
+pub use tokens::Tokens;
 pub use windows::{RandomWindow, Span, WindowLengths};

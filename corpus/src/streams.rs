@@ -118,6 +118,11 @@ impl StreamPlan {
         self.window
     }
 
+    /// Length of the token sequence the plan was made for.
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+
     /// Lanes, `L`.
     pub fn lanes(&self) -> usize {
         self.lanes
@@ -210,7 +215,7 @@ impl StreamPlan {
     }
 
     /// The inputs of a stream; the targets are one later.
-    fn stream_inputs(&self, stream: usize) -> Range<usize> {
+    pub(crate) fn stream_inputs(&self, stream: usize) -> Range<usize> {
         portion(self.targets, stream, self.streams)..portion(self.targets, stream + 1, self.streams)
     }
 }

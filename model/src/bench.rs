@@ -6,7 +6,8 @@ use rayon::prelude::*;
 
 use crate::{
     GradientView, Gradients, Isa, LaneStreams, LanguageModel, ModelConfig, ModelError, Optimizer,
-    OptimizerConfig, Parameters, Update, Window,
+    OptimizerConfig, Parameters, Softmax, Update, Window,
+    head::Cluster,
     kernels::{Context, Scratch, fma_peak, with_team},
     philox4x32,
     stopwatch::Stage,
@@ -127,7 +128,32 @@ fn multiply_adds(config: &ModelConfig) -> f64 {
         let input = config.input_width(layer) * wiring.input.len();
         (input + config.width(layer) * wiring.hidden.len()) * config.width(layer)
     };
-    ((0..config.layers).map(layer).sum::<usize>() + config.hidden * config.vocabulary) as f64
+    (0..config.layers).map(layer).sum::<usize>() as f64 + softmax_multiply_adds(config)
+}
+
+/// Of the softmax: an adaptive one's tails for their share of the tokens, by Zipf's law.
+fn softmax_multiply_adds(config: &ModelConfig) -> f64 {
+    let entries = match config.softmax {
+        Softmax::Sampled { samples } => samples + 1,
+        Softmax::Full | Softmax::Adaptive { .. } => config.softmax.head_logits(config),
+    };
+    let tail = |tail: Cluster| {
+        let log = |x: usize| libm::log1p(x as f64);
+        let share = (log(tail.first + tail.tokens) - log(tail.first)) / log(config.vocabulary);
+        share * (tail.width * (config.hidden + tail.tokens)) as f64
+    };
+    let tails: f64 = config.softmax.clusters(config).into_iter().map(tail).sum();
+    (config.hidden * entries) as f64 + tails
+}
+
+/// A token from a random word: any alike; where their frequency matters, by Zipf's law.
+fn token(config: &ModelConfig, word: u32) -> u32 {
+    let vocabulary = config.vocabulary as u32;
+    if config.softmax == Softmax::Full {
+        return word % vocabulary;
+    }
+    let place = f64::from(word) / 2f64.powi(32);
+    (libm::exp(place * libm::log1p(f64::from(vocabulary))) as u32).clamp(1, vocabulary) - 1
 }
 
 const NAMES: usize = Stage::ALL.len() + 2;
@@ -172,7 +198,7 @@ impl Run {
             streams: bound(lane + 1) - bound(lane),
         };
         let count = (options.window + 1) * options.streams;
-        let token = |at: usize| philox4x32([at as u32, 0, 0, 0], [1, 2])[0] % config.vocabulary as u32;
+        let token = |at: usize| token(config, philox4x32([at as u32, 0, 0, 0], [1, 2])[0]);
         Ok(Self {
             parameters: Parameters::initial(config, 1),
             optimizer: Optimizer::new(

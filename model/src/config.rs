@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::{Initialisation, ModelError, Regularisation, layout::ParameterLayout};
+use crate::{Initialisation, ModelError, Regularisation, Softmax, layout::ParameterLayout};
 
 /// Which recurrent cell the layers are made of. Each has its own file under `cells/` with its equations and their source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -106,6 +106,8 @@ pub struct ModelConfig {
     pub forget_bias: f32,
     /// Everything else against overfitting.
     pub regularisation: Regularisation,
+    /// What the last layer's output goes through.
+    pub softmax: Softmax,
 }
 
 impl Default for ModelConfig {
@@ -124,6 +126,7 @@ impl Default for ModelConfig {
             initialisation: Initialisation::default(),
             forget_bias: 0.0,
             regularisation: Regularisation::default(),
+            softmax: Softmax::Full,
         }
     }
 }
@@ -167,6 +170,7 @@ impl ModelConfig {
         if self.vocabulary > u32::MAX as usize {
             return Err(ModelError::TooLarge("vocabulary".into()));
         }
+        self.softmax.validate(self)?;
         ParameterLayout::checked(self).map(|_| ())
     }
 
@@ -233,6 +237,15 @@ mod tests {
         }
         for init in [f32::INFINITY, -1.0, f32::NAN] {
             assert!(matches!(ModelConfig { init, ..small() }.validate(), Err(ModelError::Init(_))));
+        }
+        let widths = ModelConfig { hidden_below: vec![5, 6], ..small() };
+        assert_eq!(widths.validate(), Err(ModelError::Widths { found: 3, layers: 2 }));
+        assert_eq!(small().with_widths(&[0, 4]).validate(), Err(ModelError::ZeroSize("hidden")));
+        let tied = ModelConfig { tied: true, ..small().with_widths(&[4, 5]) };
+        assert_eq!(tied.validate(), Err(ModelError::TiedWidths { embedding: 4, hidden: 5 }));
+        for (cell, found) in [(Cell::Gru, 1.0), (Cell::LstmCoupled, -1.0), (Cell::Lstm, f32::INFINITY)] {
+            let biased = ModelConfig { cell, forget_bias: found, ..small() };
+            assert_eq!(biased.validate(), Err(ModelError::ForgetBias { found, cell }));
         }
         let huge = ModelConfig { hidden: usize::MAX / 2, ..small() };
         assert!(matches!(huge.validate(), Err(ModelError::TooLarge(_))));

@@ -23,7 +23,7 @@ pub(crate) fn part_ranges(config: &ModelConfig, layout: &ParameterLayout) -> Vec
     }
     let start_of = |name: &str| layout.get(name).expect("every model has this tensor").offset;
     let layers = (0..config.layers).map(|layer| start_of(&format!("rnn.weight_ih_l{layer}")));
-    let starts: Vec<usize> = layers.chain([start_of("decoder.weight")]).collect();
+    let starts: Vec<usize> = layers.chain([start_of(config.softmax.first_dense_tensor())]).collect();
     let ends = starts[1..].iter().copied().chain([end]);
     starts.iter().copied().zip(ends).map(|(start, end)| start..end).collect()
 }

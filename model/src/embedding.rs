@@ -5,7 +5,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use crate::{
-    LaneStreams,
+    IGNORED_TARGET, LaneStreams,
     kernels::{LANES, Panels, Team},
     tree::LaneTree,
 };
@@ -35,7 +35,7 @@ pub(crate) fn scale_rows(team: &Team, factors: &[f32], rows: &mut Panels) {
 /// The touched rows' gradients of one group of lanes: sorted tokens, and (rows, E) values.
 ///
 /// A row is one chain of additions a lane, over time steps outside and streams inside, from the first one; lanes are added by the lane
-/// tree, in which a lane that did not touch the row is left out.
+/// tree, in which a lane that did not touch the row is left out. A position without a token (ignored) touches nothing.
 pub(crate) fn row_gradients(
     gradient: &Panels,
     width: usize,
@@ -67,7 +67,8 @@ fn touches(tokens: &[u32], lanes: &[LaneStreams], group: Range<usize>) -> Vec<To
     for (lane, of) in lanes[group].iter().enumerate() {
         for step in (0..tokens.len()).step_by(streams) {
             let positions = step + first..step + first + of.streams;
-            touches.extend(positions.map(|position| Touch { token: tokens[position], lane, position }));
+            let touched = positions.filter(|&position| tokens[position] != IGNORED_TARGET);
+            touches.extend(touched.map(|position| Touch { token: tokens[position], lane, position }));
         }
         first += of.streams;
     }

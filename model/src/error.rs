@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::Cell;
+use crate::{Cell, SoftmaxError};
 
 /// Why a model, a window or an optimizer state was refused. Nothing was computed, no argument was changed.
 #[derive(Debug, Clone, PartialEq, Error)]
@@ -67,6 +67,9 @@ pub enum ModelError {
     /// A name of an initialisation that does not exist.
     #[error("unknown initialisation {0:?}: expected uniform, glorot, orthogonal or pytorch")]
     UnknownInitialisation(String),
+    /// The softmax does not fit the model.
+    #[error(transparent)]
+    Softmax(#[from] SoftmaxError),
     /// A name of a cell that does not exist.
     #[error(
         "unknown cell {0:?}: expected lstm, rnn_tanh, rnn_relu, gru, lstm_no_forget, lstm_peephole or lstm_coupled"

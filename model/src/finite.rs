@@ -20,8 +20,8 @@ pub fn first_non_finite_parameter<'a>(
         let tensor = parameters.tensors.iter().find(|t| (t.offset..t.offset + t.len()).contains(&offset));
         tensor.map(|t| t.name.as_str())
     };
-    if first_non_finite(gradient.row_values).is_some() {
-        return name_at(0);
+    if let Some(at) = first_non_finite(gradient.row_values) {
+        return name_at(gradient.rows[at / layout.row_width] as usize * layout.row_width);
     }
     first_non_finite(gradient.dense).and_then(|at| name_at(layout.dense_offset + at))
 }

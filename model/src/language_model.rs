@@ -10,6 +10,7 @@ use crate::{
     Gradients, LaneLoss, ModelConfig, ModelError, Parameters, Partial, Window,
     dense_parts::{DenseParts, FinishedPart, part_ranges},
     embedding,
+    head::{Aim, Head},
     kernels::{Context, Isa, Lane, Lanes, Panels, Scratch, with_team},
     layer::LayerTape,
     layout::{GradientLayout, ParameterLayout},
@@ -54,6 +55,7 @@ impl LanguageModel {
             layers: (0..config.layers).map(|_| LayerTape::default()).collect(),
             inputs: (0..=config.layers).map(|_| Panels::default()).collect(),
             recurrent: vec![Vec::new(); config.layers],
+            head: Head::new(&config),
             ..Tapes::default()
         };
         Ok(Self {
@@ -168,6 +170,7 @@ impl LanguageModel {
             parameters,
             window,
             masks: Some(masks),
+            aim: Aim::Train,
             tapes: &mut self.tapes,
             watch: Stopwatch::start(),
         };
@@ -181,12 +184,14 @@ impl LanguageModel {
         self.watch = pass.watch;
     }
 
-    /// The embedding's gradient of one group, after a pass.
+    /// The touched rows of one group, after a pass: the embedding's, and with a sampled softmax the decoder's.
     fn row_gradients(&mut self, window: &Window<'_>, group: &Range<usize>) -> (Vec<u32>, Vec<f32>) {
         let (gradient, width) = (&self.tapes.input_gradient, self.config.embedding);
-        let rows = embedding::row_gradients(gradient, width, window.inputs, window.lanes, group.clone());
+        let (mut rows, mut values) =
+            embedding::row_gradients(gradient, width, window.inputs, window.lanes, group.clone());
+        self.tapes.head.append_rows(&self.config, (window, group), (&mut rows, &mut values));
         self.watch.lap(Stage::EmbeddingGradient);
-        rows
+        (rows, values)
     }
 
     /// Forward alone, without dropout: each lane's loss, and `carries` moved on as by [`Self::gradients`].
@@ -200,7 +205,7 @@ impl LanguageModel {
         carries: &mut [f32],
     ) -> Result<Vec<LaneLoss>, ModelError> {
         self.check(parameters, window, carries)?;
-        self.forward(parameters, window, carries);
+        self.forward(Aim::Evaluate, parameters, window, carries);
         Ok(self.tapes.head.lane_losses(window))
     }
 
@@ -229,9 +234,9 @@ impl LanguageModel {
             step_tokens: 0,
         };
         self.check(parameters, &window, carries)?;
-        self.forward(parameters, &window, carries);
+        self.forward(Aim::Predict, parameters, &window, carries);
         for (row, logits) in logits.chunks_exact_mut(self.config.vocabulary).enumerate() {
-            self.tapes.head.logits().get_row(row, logits);
+            self.tapes.head.copy_logits(row, logits);
         }
         Ok(())
     }
@@ -252,9 +257,10 @@ impl LanguageModel {
     }
 
     /// Forward without dropout, with the rows' losses.
-    fn forward(&mut self, parameters: &Parameters, window: &Window<'_>, carries: &mut [f32]) {
+    fn forward(&mut self, aim: Aim, parameters: &Parameters, window: &Window<'_>, carries: &mut [f32]) {
         let (config, tapes) = (&self.config, &mut self.tapes);
-        let mut pass = Pass { config, parameters, window, masks: None, tapes, watch: Stopwatch::start() };
+        let (masks, watch) = (None, Stopwatch::start());
+        let mut pass = Pass { config, parameters, window, aim, masks, tapes, watch };
         let (isa, scratch) = (self.isa, &self.scratch);
         with_team(|team| {
             let ctx = Context { team, isa, scratch };

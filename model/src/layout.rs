@@ -31,7 +31,9 @@ impl TensorSpec {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParameterLayout {
     /// `encoder.weight`, for each layer `rnn.weight_ih_l0`, `rnn.weight_hh_l0`, `rnn.bias_ih_l0`, `rnn.bias_hh_l0` (peephole: then
-    /// `rnn.w_ci_l0`, `rnn.w_cf_l0`, `rnn.w_co_l0`), last `decoder.weight` (absent when tied) and `decoder.bias`.
+    /// `rnn.w_ci_l0`, `rnn.w_cf_l0`, `rnn.w_co_l0`), last `decoder.weight` (absent when tied; behind
+    /// `encoder.weight` with a sampled softmax) and `decoder.bias`. With an adaptive softmax, instead of these two: `head.weight`, if
+    /// wanted `head.bias`, and for each cluster `tail.0.0.weight` (the projection) and `tail.0.1.weight`.
     pub tensors: Vec<TensorSpec>,
 }
 
@@ -75,6 +77,11 @@ fn shapes(config: &ModelConfig) -> Result<Vec<(String, Vec<usize>)>, ModelError>
         return Err(ModelError::TooLarge("layers".into()));
     }
     let mut shapes = vec![("encoder.weight".to_owned(), vec![v, e])];
+    let mut decoder = config.softmax.tensors(config);
+    if config.decoder_rows() {
+        // Rows of the decoder travel as those of the embedding, which they follow.
+        shapes.push(decoder.remove(0));
+    }
     for layer in 0..config.layers {
         let h = config.width(layer);
         let rows = h.checked_mul(config.cell.row_blocks()).ok_or(ModelError::TooLarge("hidden".into()))?;
@@ -86,10 +93,7 @@ fn shapes(config: &ModelConfig) -> Result<Vec<(String, Vec<usize>)>, ModelError>
             shapes.extend(["w_ci", "w_cf", "w_co"].map(|name| (format!("rnn.{name}_l{layer}"), vec![h])));
         }
     }
-    if !config.tied {
-        shapes.push(("decoder.weight".to_owned(), vec![v, config.hidden]));
-    }
-    shapes.push(("decoder.bias".to_owned(), vec![v]));
+    shapes.extend(decoder);
     Ok(shapes)
 }
 
@@ -104,15 +108,17 @@ pub struct CarryTensor {
     pub hidden: usize,
 }
 
-/// How a step's gradient is handed over: a dense part, and the embedding's rows that were touched.
+/// How a step's gradient is handed over: a dense part, and the rows at the parameters' beginning that were touched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GradientLayout {
     /// Floats of the dense part.
     pub dense_len: usize,
-    /// Where the dense part begins in the flat parameters: after `encoder.weight`; 0 when tied.
+    /// Where the dense part begins in the flat parameters: after the rows; 0 when tied.
     pub dense_offset: usize,
     /// Floats of one touched row: the embedding's width (E).
     pub row_width: usize,
+    /// Rows that can be touched: the embedding's (V); with a sampled softmax then the decoder's (2 V in all).
+    pub rows: usize,
     /// Tied weights: `Some(0)`. The rows are added into the dense part, at this offset plus token times E, after the whole lane tree.
     pub rows_fold_into: Option<usize>,
 }
@@ -151,11 +157,13 @@ impl ModelConfig {
     /// How gradients of this model are cut.
     pub fn gradient_layout(&self) -> GradientLayout {
         let total = self.parameter_layout().len();
-        let dense_offset = if self.tied { 0 } else { self.vocabulary * self.embedding };
+        let rows = if self.decoder_rows() { 2 * self.vocabulary } else { self.vocabulary };
+        let dense_offset = if self.tied { 0 } else { rows * self.embedding };
         GradientLayout {
             dense_len: total - dense_offset,
             dense_offset,
             row_width: self.embedding,
+            rows,
             rows_fold_into: self.tied.then_some(0),
         }
     }

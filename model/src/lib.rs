@@ -46,6 +46,7 @@ pub use dense_parts::FinishedPart;
 pub use dynamic::{DynamicEvaluation, DynamicRule, GradientStatistics};
 pub use error::ModelError;
 pub use finite::{first_non_finite, first_non_finite_parameter};
+pub use head::{Softmax, SoftmaxError};
 pub use initial::Initialisation;
 pub use kernels::{Isa, approximations};
 pub use language_model::{LanguageModel, Scores};

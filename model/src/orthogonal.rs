@@ -8,8 +8,8 @@ const PARTS: usize = 8;
 /// columns are written as our rows. `normals(quad)` gives the numbers 4 quad to 4 quad + 3.
 ///
 /// By modified Gram-Schmidt: 2 size³ operations; off by about the precision of f64 times the matrix' condition, far below f32's.
-pub(crate) fn orthogonal(size: usize, normals: impl Fn(u32) -> [f64; 4]) -> Vec<f64> {
-    let quads = (size * size).div_ceil(4) as u32;
+pub(crate) fn orthogonal(size: usize, normals: impl Fn(u64) -> [f64; 4]) -> Vec<f64> {
+    let quads = (size as u64 * size as u64).div_ceil(4);
     let mut rows: Vec<f64> = (0..quads).flat_map(normals).take(size * size).collect();
     for row in 0..size {
         let (done, rest) = rows.split_at_mut(row * size);
@@ -46,7 +46,7 @@ mod tests {
     fn rows_are_orthonormal_to_the_precision_of_f32_also_when_many() {
         let size = 203;
         let unit = |word: u32| f64::from(word) / 2_147_483_648.0 - 1.0;
-        let rows = orthogonal(size, |quad| philox4x32([quad, 0, 0, 0], [1, 2]).map(unit));
+        let rows = orthogonal(size, |quad| philox4x32([quad as u32, 0, 0, 0], [1, 2]).map(unit));
         for (i, a) in rows.chunks_exact(size).enumerate() {
             for (j, b) in rows.chunks_exact(size).enumerate() {
                 let expected = f64::from(u8::from(i == j));

@@ -6,7 +6,7 @@ use crate::{
     dense_parts::DenseParts,
     dropout::Dropout,
     embedding,
-    head::Head,
+    head::{Aim, Head},
     kernels::{Context, Lanes, PackedRight, Panels, View, pack_right},
     layer::{Layer, LayerTape, PackedWeights},
     masks::Masks,
@@ -39,6 +39,7 @@ pub(crate) struct Pass<'a> {
     pub(crate) window: &'a Window<'a>,
     /// None in evaluation, which drops nothing.
     pub(crate) masks: Option<Masks<'a>>,
+    pub(crate) aim: Aim,
     pub(crate) tapes: &'a mut Tapes,
     pub(crate) watch: Stopwatch,
 }
@@ -63,7 +64,8 @@ impl<'a> Pass<'a> {
         let Tapes { layers, inputs, head, .. } = &mut *self.tapes;
         let hidden = input_view(inputs, layers, self.config.layers, masked, rows);
         self.watch.lap(Stage::Embedding);
-        head.forward(ctx, self.config, self.parameters, hidden);
+        let model = (self.config, self.parameters);
+        head.forward(ctx, model, (self.window, self.aim), hidden);
         self.watch.lap(Stage::Logits);
     }
 

@@ -26,6 +26,7 @@ pub(crate) enum Purpose {
     Initial = 1,
     DropoutKey = 2,
     Normal = 16,
+    Negatives = 24,
 }
 
 /// The key of a 64-bit seed.

@@ -161,7 +161,7 @@ impl Trial {
             smoothing: 0.0,
             hidden: &self.packed_right,
             weight: Outputs::new(std::iter::once(self.out.as_mut_slice()), self.inner),
-            bias: Outputs::new(std::iter::once(self.bias_gradient.as_mut_slice()), self.columns),
+            bias: Some(Outputs::new(std::iter::once(self.bias_gradient.as_mut_slice()), self.columns)),
         };
         gradient.run(ctx, &mut self.out_panels, (&mut self.gradient_panels, &mut self.packed));
     }

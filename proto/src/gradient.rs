@@ -26,10 +26,12 @@ pub struct GradientLayout {
     pub dense: usize,
     /// The parameter offset at which the dense part begins.
     pub dense_offset: usize,
-    /// Embedding rows, the vocabulary.
+    /// Rows that can be touched: the embedding's, one for each token of the vocabulary; with a sampled softmax the decoder's as well.
     pub rows: usize,
-    /// Floats of one embedding row.
+    /// Floats of one row.
     pub width: usize,
+    /// Rows that one step can touch, at most.
+    pub most_rows: usize,
     /// Tied weights: where in the dense part the touched rows are added, after the whole lane tree.
     pub rows_fold_into: Option<usize>,
 }

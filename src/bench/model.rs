@@ -5,7 +5,7 @@ use std::num::NonZero;
 use std::path::Path;
 
 use carousel_corpus::Corpus;
-use carousel_model::{BenchOptions, BenchReport, Cell, ModelConfig};
+use carousel_model::{BenchOptions, BenchReport, Cell, ModelConfig, Softmax};
 use serde_json::json;
 
 use crate::config;
@@ -27,12 +27,50 @@ pub(super) struct Arguments {
     /// Another cell
     #[arg(long, value_name = "CELL")]
     cell: Option<Cell>,
+    /// Another softmax: full, adaptive or sampled
+    #[arg(long, value_name = "KIND")]
+    softmax: Option<SoftmaxKind>,
+    /// Another vocabulary; with another softmax than full, tokens are drawn by Zipf's law
+    #[arg(long, value_name = "N")]
+    vocabulary: Option<NonZero<u32>>,
+    /// Clusters of the adaptive softmax [default: those of 2000, 10000 and 100000 that the vocabulary exceeds]
+    #[arg(long, value_name = "N,N,..", value_delimiter = ',')]
+    cutoffs: Vec<usize>,
+    /// Tokens that the sampled softmax draws [default: 8192, at most half the vocabulary]
+    #[arg(long, value_name = "N")]
+    samples: Option<NonZero<usize>>,
     /// Seconds to measure for
     #[arg(long, value_name = "S", default_value_t = 8.0)]
     seconds: f64,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+}
+
+/// `--softmax`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum SoftmaxKind {
+    Full,
+    Adaptive,
+    Sampled,
+}
+
+impl Arguments {
+    /// The softmax asked for, over so many tokens.
+    fn softmax(&self, kind: SoftmaxKind, vocabulary: usize) -> Softmax {
+        match kind {
+            SoftmaxKind::Full => Softmax::Full,
+            SoftmaxKind::Adaptive => {
+                let usual = || [2000, 10_000, 100_000].into_iter().filter(|&cutoff| cutoff < vocabulary);
+                let cutoffs = if self.cutoffs.is_empty() { usual().collect() } else { self.cutoffs.clone() };
+                Softmax::Adaptive { cutoffs, div_value: 4.0, head_bias: false }
+            }
+            SoftmaxKind::Sampled => {
+                let samples = self.samples.map_or((vocabulary / 2).min(8192), NonZero::get);
+                Softmax::Sampled { samples }
+            }
+        }
+    }
 }
 
 /// A named shape: vocabulary, embedding, hidden, layers, streams, window.
@@ -73,6 +111,11 @@ fn options(arguments: &Arguments) -> Result<BenchOptions, Failure> {
         None => of_configuration(&arguments.model)?,
     };
     options.config.cell = arguments.cell.unwrap_or(options.config.cell);
+    let config = &mut options.config;
+    config.vocabulary = arguments.vocabulary.map_or(config.vocabulary, |n| n.get() as usize);
+    if let Some(kind) = arguments.softmax {
+        config.softmax = arguments.softmax(kind, config.vocabulary);
+    }
     options.lanes = arguments.lanes.map_or(options.lanes, NonZero::get);
     options.seconds = arguments.seconds;
     if options.lanes > options.streams {
@@ -106,7 +149,7 @@ fn of_configuration(path: &str) -> Result<BenchOptions, Failure> {
         return Err(Failure::bad_input(format!("--model: found {path:?}, expected {expected}")));
     }
     let config = config::load(Path::new(path), &[])?;
-    let vocabulary = Corpus::load(&launch::data_config(&config))?.tokenizer.vocabulary();
+    let vocabulary = Corpus::load(&launch::data_config(&config)?)?.tokenizer.vocabulary();
     let cut = launch::cut_of(&config);
     let (streams, window, lanes) = (cut.streams, cut.window, cut.lanes);
     let config = launch::model_config(&config, vocabulary)?;
@@ -122,10 +165,13 @@ fn peak_memory() -> Option<u64> {
 
 fn print(name: &str, options: &BenchOptions, report: &BenchReport) {
     let BenchOptions { config, streams, window, lanes, .. } = options;
-    let (cell, layers, hidden) = (config.cell, config.layers, config.hidden);
+    let (cell, vocabulary, softmax) = (config.cell, config.vocabulary, config.softmax.name());
+    let layers = match widths(config)[..] {
+        [hidden] => format!("{} x {hidden}", config.layers),
+        ref widths => format!("layers of {widths:?}"),
+    };
     println!(
-        "{name}: {cell}, {layers} x {hidden}, vocabulary {}, {streams} streams, window {window}",
-        config.vocabulary
+        "{name}: {cell}, {layers}, vocabulary {vocabulary}, {softmax} softmax, {streams} streams, window {window}"
     );
     println!("{} parameters, {lanes} lanes, {} threads, {}\n", report.parameters, report.threads, report.isa);
     println!("tokens/s        {:10.0}", report.tokens_per_second);
@@ -143,6 +189,15 @@ fn print(name: &str, options: &BenchOptions, report: &BenchReport) {
     }
 }
 
+/// The layers' widths; one, when it is that of all.
+fn widths(config: &ModelConfig) -> Vec<usize> {
+    let mut widths: Vec<usize> = (0..config.layers).map(|layer| config.width(layer)).collect();
+    if widths.iter().all(|width| *width == config.hidden) {
+        widths.truncate(1);
+    }
+    widths
+}
+
 fn as_json(name: &str, options: &BenchOptions, report: &BenchReport) -> serde_json::Value {
     let config = &options.config;
     let phases = report.phases.iter().map(|p| (p.name.to_owned(), json!(p.seconds * 1e3)));
@@ -150,8 +205,12 @@ fn as_json(name: &str, options: &BenchOptions, report: &BenchReport) -> serde_js
         "model": name,
         "cell": config.cell.to_string(),
         "vocabulary": config.vocabulary,
+        "softmax": config.softmax.name(),
         "embedding": config.embedding,
-        "hidden": config.hidden,
+        "hidden": match widths(config)[..] {
+            [hidden] => json!(hidden),
+            ref widths => json!(widths),
+        },
         "layers": config.layers,
         "streams": options.streams,
         "window": options.window,

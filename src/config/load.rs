@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use carousel_corpus::expand;
 use toml::{Table, Value};
 
-use super::{Config, ConfigError, OneOrMany, validate};
+use super::{Config, ConfigError, OneOrMany, TokenizerChoice, validate};
 
 /// Reads a configuration, applies `--set` options in order, checks it and makes its paths absolute. Relative paths are
 /// relative to the working directory.
@@ -74,8 +74,11 @@ fn resolve_paths(config: &mut Config) -> Result<(), ConfigError> {
         let resolved: Result<Vec<String>, ConfigError> = paths.0.iter().map(|path| absolute(path)).collect();
         *paths = OneOrMany(resolved?);
     }
-    if !["chars", "bytes", "words"].contains(&data.tokenizer.as_str()) {
-        data.tokenizer = absolute(&data.tokenizer)?;
+    if let Some(path) = data.tokenizer.path() {
+        data.tokenizer = TokenizerChoice::named(&absolute(path)?);
+    }
+    if let Some(folder) = &data.prepared {
+        data.prepared = Some(absolute(folder)?);
     }
     if let Some(weights) = &mut config.model.weights {
         weights.path = absolute(&weights.path)?;
@@ -85,6 +88,9 @@ fn resolve_paths(config: &mut Config) -> Result<(), ConfigError> {
 
 fn absolute(path: &str) -> Result<String, ConfigError> {
     let expanded: PathBuf = expand(path)?;
+    if let Some(url) = expanded.to_str().filter(|text| carousel_corpus::is_url(text)) {
+        return Ok(url.to_owned());
+    }
     let absolute = std::path::absolute(&expanded);
     let absolute = absolute.map_err(|source| ConfigError::Unreadable { path: expanded, source })?;
     Ok(absolute.to_string_lossy().into_owned())

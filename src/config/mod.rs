@@ -8,6 +8,8 @@ pub(crate) mod optimizer;
 mod regularisation;
 mod sample;
 mod schedule;
+mod softmax;
+mod tokens;
 mod validate;
 mod weights;
 mod window;
@@ -23,6 +25,8 @@ pub(crate) use optimizer::Optimizer;
 pub(crate) use regularisation::Widths;
 pub(crate) use sample::Sample;
 pub(crate) use schedule::{ScheduleConfig, Unit};
+pub(crate) use softmax::{SoftmaxConfig, on_the_wire as softmax_on_the_wire};
+pub(crate) use tokens::{Documents, TokenizerChoice, is_default};
 pub(crate) use validate::validate;
 pub(crate) use weights::Weights;
 pub(crate) use window::RandomWindow;
@@ -77,8 +81,21 @@ pub(crate) struct Data {
     pub max_bytes: Option<u64>,
     /// The last part of the training text that validates, where no file is named.
     pub valid_fraction: f64,
-    /// `chars`, `bytes`, `words`, or the path of a Hugging Face tokenizer.json.
-    pub tokenizer: String,
+    /// What a file holds: `auto` (by its name), `text`, `jsonl` or `parquet`.
+    pub format: String,
+    /// The field of a JSON line, or the column of a Parquet file, that is the text.
+    pub field: String,
+    /// `chars`, `bytes`, `words`, `bpe`, `unigram`, or the path of a Hugging Face tokenizer.json; or a table with `kind`.
+    pub tokenizer: TokenizerChoice,
+    /// `joined`, or `apart`: each ended by `eos`, those of the training text shuffled by the seed.
+    #[serde(skip_serializing_if = "is_default")]
+    pub documents: Documents,
+    /// With documents apart, the token that ends one; none: `<eos>`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eos: Option<String>,
+    /// The folder that `carousel prepare` makes; none: prepared/ and the configuration's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prepared: Option<String>,
 }
 
 impl Default for Data {
@@ -91,7 +108,12 @@ impl Default for Data {
             include: Vec::new(),
             max_bytes: None,
             valid_fraction: 0.1,
-            tokenizer: "chars".into(),
+            format: "auto".into(),
+            field: "text".into(),
+            tokenizer: TokenizerChoice::named("chars"),
+            documents: Documents::Joined,
+            eos: None,
+            prepared: None,
         }
     }
 }
@@ -135,7 +157,9 @@ pub(crate) struct Model {
     pub init: NumberOrKind<Init>,
     /// Added to the forget gates' bias at the start.
     pub forget_bias: f32,
-    /// A file to start from, in place of the seed.
+    /// What the last layer's output goes through.
+    pub softmax: KindOr<SoftmaxConfig>,
+    /// A file to start from instead.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<Weights>,
 }
@@ -160,6 +184,7 @@ impl Default for Model {
             label_smoothing: 0.0,
             init: NumberOrKind(Init::Uniform(Range { range: 0.08 })),
             forget_bias: 0.0,
+            softmax: KindOr(SoftmaxConfig::Full),
             weights: None,
         }
     }

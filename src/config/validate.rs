@@ -7,6 +7,7 @@ use super::{Config, ConfigError, Sample, initialisation::check_forget_bias};
 pub(crate) fn validate(config: &Config) -> Result<(), ConfigError> {
     check_data(config)?;
     check_model(config)?;
+    super::softmax::check(config)?;
     check_sizes(config)?;
     check_length(config)?;
     super::window::validate(&config.train)?;
@@ -33,7 +34,10 @@ fn check_data(config: &Config) -> Result<(), ConfigError> {
     let fraction = data.valid_fraction;
     require((0.0..1.0).contains(&fraction), "data.valid_fraction", fraction, "at least 0 and below 1")?;
     require(data.max_bytes != Some(0), "data.max_bytes", 0, "at least 1")?;
-    require(!data.tokenizer.is_empty(), "data.tokenizer", "\"\"", "chars, bytes, words or a tokenizer.json")
+    let format = data.format.parse::<carousel_corpus::Format>();
+    require(format.is_ok(), "data.format", format!("{:?}", data.format), carousel_corpus::Format::NAMES)?;
+    require(!data.field.is_empty(), "data.field", "\"\"", "the name of a field or a column")?;
+    super::tokens::validate(data)
 }
 
 fn check_model(config: &Config) -> Result<(), ConfigError> {
@@ -135,6 +139,8 @@ mod tests {
             ("data.valid_fraction", |c| c.data.valid_fraction = 1.0),
             ("data.valid_fraction", |c| c.data.valid_fraction = f64::NAN),
             ("data.max_bytes", |c| c.data.max_bytes = Some(0)),
+            ("data.format", |c| c.data.format = "csv".into()),
+            ("data.field", |c| c.data.field = String::new()),
             ("model.cell", |c| c.model.cell = "lstn".into()),
             ("model.layers", |c| c.model.layers = 0),
             ("model.hidden", |c| c.model.hidden = 0.into()),

@@ -117,8 +117,9 @@ fn run_of(trained: Trained, subject: &Subject, cut: Cut, folder: &Path) -> Resul
     };
     checkpoint.snapshot.carries = vec![0.0; cut.streams * model.carry_len()];
     // A token source has a training text; of this one nothing is read.
-    let train = vec![0; cut.streams * cut.window + 1];
-    let tokens = TokenSource::new(Splits { train, valid: None, test: Some(subject.tokens.clone()) }, cut)?;
+    let train = vec![0; cut.streams * cut.window + 1].into();
+    let test = Some(subject.tokens.clone().into());
+    let tokens = TokenSource::new(Splits { train, valid: None, test }, cut)?;
     let start = Start::Copy {
         checkpoint: Box::new(checkpoint),
         config_toml: toml::to_string_pretty(&config).map_err(Failure::failed)?,

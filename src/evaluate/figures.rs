@@ -204,20 +204,20 @@ mod tests {
     fn what_is_counted_is_the_text_after_the_first_token() {
         let text = "één two\nthree  four\n";
         // Characters: all but the first é; "één" begins before what is counted.
-        assert_eq!(extent(TokenizerConfig::Chars, text, text), (19, 20, 5));
+        assert_eq!(extent(TokenizerConfig::CHARS, text, text), (19, 20, 5));
         // Bytes: the second one completes the first é, and with it the first word begins.
         assert_eq!(extent(TokenizerConfig::Bytes, text, text), (20, 21, 6));
         // Words: " two\nthree four\n", the two spaces are one.
-        assert_eq!(extent(TokenizerConfig::Words, text, text), (16, 16, 5));
+        assert_eq!(extent(TokenizerConfig::WORDS, text, text), (16, 16, 5));
         // An unknown word is "<unk>", an unknown character U+FFFD.
-        assert_eq!(extent(TokenizerConfig::Words, text, "two 五六\n"), (7, 7, 2));
-        assert_eq!(extent(TokenizerConfig::Chars, text, "t五"), (1, 3, 0));
+        assert_eq!(extent(TokenizerConfig::WORDS, text, "two 五六\n"), (7, 7, 2));
+        assert_eq!(extent(TokenizerConfig::CHARS, text, "t五"), (1, 3, 0));
     }
 
     #[test]
     fn words_are_the_targets_of_a_words_tokenizer() {
         let text = "a b  c\n\n d <unk> e\nlast";
-        let tokenizer = Tokenizer::for_text(&TokenizerConfig::Words, text).unwrap();
+        let tokenizer = Tokenizer::for_text(&TokenizerConfig::WORDS, text).unwrap();
         let tokens = tokenizer.encode(text).unwrap();
         assert_eq!(Extent::of(&tokens, &tokenizer).words, tokens.len() as u64 - 1);
     }

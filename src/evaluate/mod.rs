@@ -100,7 +100,7 @@ impl Arguments {
         tokenizer: &carousel_corpus::Tokenizer,
     ) -> Result<Subject, Failure> {
         match &self.text {
-            Some(path) => Subject::file(path, tokenizer),
+            Some(path) => Subject::file(config, path, tokenizer),
             None => Subject::split(config, self.split, tokenizer),
         }
     }

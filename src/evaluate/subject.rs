@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
-use carousel_corpus::{Corpus, SourceOptions, Tokenizer, read_text};
+use carousel_corpus::{CorpusError, Tokenizer, Tokens, read_text};
 
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::launch;
+use crate::prepare::{self, RunTokens};
 
 /// A text of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -33,20 +34,20 @@ pub(super) struct Subject {
     /// At least two.
     pub tokens: Vec<u32>,
     /// Of the run's training text, where the run's own texts were read anyway.
-    train: Option<Vec<u32>>,
+    train: Option<Tokens>,
 }
 
 impl Subject {
     /// A text in a file.
-    pub(super) fn file(path: &Path, tokenizer: &Tokenizer) -> Result<Self, Failure> {
-        let text = read_text("--text", &[path.to_owned()], &SourceOptions::default())?;
+    pub(super) fn file(config: &Config, path: &Path, tokenizer: &Tokenizer) -> Result<Self, Failure> {
+        let text = read_text("--text", &[path.to_owned()], &launch::text_options(config))?;
         Self::new(path.display().to_string(), tokenizer.encode(&text)?, None)
     }
 
     /// One of the run's texts.
     pub(super) fn split(config: &Config, split: SplitName, tokenizer: &Tokenizer) -> Result<Self, Failure> {
         let name = split.name();
-        let Corpus { train, valid, test, .. } = corpus(config, tokenizer)?;
+        let RunTokens { train, valid, test, .. } = prepare::tokens_of_run(config, tokenizer)?;
         let (tokens, train) = match split {
             SplitName::Train => (Some(train), None),
             SplitName::Valid => (valid, Some(train)),
@@ -57,7 +58,7 @@ impl Subject {
                 "--split {name}: the run has no such text; expected data.{name} in its config.toml"
             ))
         };
-        Self::new(name.to_owned(), tokens.ok_or_else(missing)?, train)
+        Self::new(name.to_owned(), all(&tokens.ok_or_else(missing)?)?, train)
     }
 
     /// The training text's tokens.
@@ -67,13 +68,13 @@ impl Subject {
         tokenizer: &Tokenizer,
     ) -> Result<Vec<u32>, Failure> {
         match &self.train {
-            Some(tokens) => Ok(tokens.clone()),
+            Some(tokens) => all(tokens),
             None if self.name == SplitName::Train.name() => Ok(self.tokens.clone()),
-            None => Ok(corpus(config, tokenizer)?.train),
+            None => all(&prepare::tokens_of_run(config, tokenizer)?.train),
         }
     }
 
-    fn new(name: String, tokens: Vec<u32>, train: Option<Vec<u32>>) -> Result<Self, Failure> {
+    fn new(name: String, tokens: Vec<u32>, train: Option<Tokens>) -> Result<Self, Failure> {
         if tokens.len() < 2 {
             let found = tokens.len();
             return Err(Failure::bad_input(format!(
@@ -84,16 +85,9 @@ impl Subject {
     }
 }
 
-/// The run's texts, as long as they are what the run was made with: of other texts the tokens would mean something else.
-fn corpus(config: &Config, tokenizer: &Tokenizer) -> Result<Corpus, Failure> {
-    let corpus = Corpus::load(&launch::data_config(config))?;
-    if corpus.tokenizer.identity() != tokenizer.identity() {
-        return Err(Failure::bad_input(format!(
-            "data.train: found a text whose vocabulary has {} tokens, expected the one the run's tokenizer.json was made from, \
-             with {}; --text FILE evaluates another text",
-            corpus.tokenizer.vocabulary(),
-            tokenizer.vocabulary()
-        )));
-    }
-    Ok(corpus)
+/// All of a text's tokens, in memory.
+fn all(tokens: &Tokens) -> Result<Vec<u32>, Failure> {
+    let mut all = Vec::new();
+    tokens.read(0..tokens.len(), &mut all).map_err(CorpusError::from)?;
+    Ok(all)
 }

@@ -45,6 +45,8 @@ enum ExportError {
         "PyTorch has no module for the cell {cell}: export it with --format onnx, whose LSTM has peepholes"
     )]
     NotInPyTorch { cell: String },
+    #[error("ONNX has no adaptive softmax: export the model with --format pytorch")]
+    AdaptiveInOnnx,
     #[error("{name}: neither PyTorch's modules nor ONNX's operators have such a tensor")]
     Unknown { name: String },
     #[error("{found} bytes of weights: an ONNX file has less than {limit} (2 GiB, the limit of protobuf)")]

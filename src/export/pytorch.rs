@@ -15,7 +15,7 @@ pub(super) fn file(model: &Standard) -> Result<Vec<u8>, ExportError> {
         return Err(ExportError::NotInPyTorch { cell: "lstm_peephole".into() });
     }
     let mut tensors: Vec<(String, &Tensor)> = model.tensors.iter().map(|t| (name(model, t), t)).collect();
-    if model.get("decoder.weight").is_none() {
+    if model.get("decoder.weight").is_none() && !model.is_adaptive() {
         // A state dict names a shared matrix twice.
         let shared = model.get("encoder.weight").expect("every model has an embedding");
         tensors.push(("decoder.weight".into(), shared));

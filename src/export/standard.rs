@@ -47,6 +47,9 @@ const NO_FORGET: &str = "lstm_no_forget is written as an LSTM whose forget gate 
 const WIDTHS: &str = "the layers have widths of their own: each is a recurrent module of one layer (PyTorch: `rnn` is a \
      ModuleList; ONNX: a state in and out for each)";
 
+const ADAPTIVE: &str =
+    "head.* and tail.* are what torch.nn.AdaptiveLogSoftmaxWithLoss holds; there is no decoder";
+
 /// Its sigmoid is 1 in float32, and in float64 1 - 4e-18.
 const OPEN: f32 = 40.0;
 
@@ -79,12 +82,18 @@ impl Standard {
         let (layers, vocabulary) = (hidden.len(), config.vocabulary);
         let standard = Self { recurrence, layers, hidden, vocabulary, tensors, notes: Vec::new() };
         let widths = (!standard.is_one_module()).then_some(WIDTHS);
-        Ok(Self { notes: note.into_iter().chain(widths).collect(), ..standard })
+        let adaptive = standard.is_adaptive().then_some(ADAPTIVE);
+        Ok(Self { notes: note.into_iter().chain(widths).chain(adaptive).collect(), ..standard })
     }
 
     /// Whether one recurrent module holds all layers; else each layer is a module of its own.
     pub(super) fn is_one_module(&self) -> bool {
         self.hidden.iter().all(|width| *width == self.hidden[0])
+    }
+
+    /// Whether an adaptive softmax stands in the decoder's place; PyTorch only.
+    pub(super) fn is_adaptive(&self) -> bool {
+        self.get("head.weight").is_some()
     }
 
     /// The tensor of this name.
@@ -97,7 +106,8 @@ fn is_known(name: &str) -> bool {
     let of_layer = ["weight_ih", "weight_hh", "bias_ih", "bias_hh", "w_ci", "w_cf", "w_co"];
     let module = name.strip_prefix("rnn.").and_then(|rest| rest.split_once("_l"));
     let layer = module.is_some_and(|(kind, layer)| of_layer.contains(&kind) && layer.parse::<u32>().is_ok());
-    layer || ["encoder.weight", "decoder.weight", "decoder.bias"].contains(&name)
+    let adaptive = name.starts_with("head.") || name.starts_with("tail.");
+    layer || adaptive || ["encoder.weight", "decoder.weight", "decoder.bias"].contains(&name)
 }
 
 /// Rows i, f, g, o: gives the rows f the weights that make a standard LSTM of the two cells without a forget gate of their own.

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use carousel_model::{Cell, LanguageModel, ModelConfig, Parameters};
+use carousel_model::{Cell, LanguageModel, ModelConfig, Parameters, Softmax};
 use prost::Message;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -196,6 +196,25 @@ fn equal_models_give_equal_files_and_others_do_not() {
 fn peepholes_are_refused_where_pytorch_has_none() {
     let error = Case::new(Cell::LstmPeephole, 1, false).exported(Format::Pytorch).unwrap_err();
     assert!(error.contains("lstm_peephole") && error.contains("--format onnx"), "{error}");
+}
+
+#[test]
+fn an_adaptive_softmax_goes_to_pytorch_under_its_names_and_not_to_onnx() {
+    let softmax = Softmax::Adaptive { cutoffs: vec![3, 6], div_value: 2.0, head_bias: false };
+    let case = Case::of(ModelConfig { softmax, ..Case::new(Cell::Gru, 2, false).config });
+    let file = case.exported(Format::Pytorch).unwrap();
+    let file = SafeTensors::deserialize(&file).unwrap();
+    let layout = case.parameters.layout();
+    assert_eq!(file.len(), layout.tensors.len());
+    assert!(layout.get("tail.1.0.weight").is_some() && layout.get("decoder.weight").is_none());
+    for tensor in &layout.tensors {
+        let values: &[f32] = &case.parameters.as_slice()[tensor.offset..][..tensor.len()];
+        let found = file.tensor(&tensor.name).unwrap();
+        let floats = found.data().chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()));
+        assert!(floats.eq(values.iter().copied()) && found.shape() == tensor.shape, "{}", tensor.name);
+    }
+    let error = case.exported(Format::Onnx).unwrap_err();
+    assert!(error.contains("ONNX has no adaptive softmax"), "{error}");
 }
 
 /// With PyTorch, onnx and onnxruntime themselves. `CAROUSEL_PYTHON` names a Python that has them, and then they must be there;

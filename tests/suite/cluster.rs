@@ -16,7 +16,14 @@ const VARIANTS: &[&[&str]] = &[
     &["model.cell=lstm_coupled"],
     &["model.dropout=0"],
     &["model.cell=rnn_tanh", "train.lanes=7"],
-    &["train.optimizer={kind=\"sgd\",weight_decay=0.01}", "train.learning_rate=0.5", "train.warmup=9"],
+    &["data.tokenizer={kind=\"words\",min_count=20,max_vocab=12}", "train.window=3"],
+    &["data.tokenizer={kind=\"bpe\",vocabulary=270}", "train.window=3"],
+    &[
+        "train.optimizer={kind=\"sgd\",weight_decay=0.01}",
+        "train.learning_rate=0.5",
+        "train.warmup=9",
+        "train.schedule=constant",
+    ],
     &["train.optimizer=momentum", "train.learning_rate=0.1", "train.schedule={kind=\"linear\",warmup=4}"],
     &["train.optimizer={kind=\"nesterov\",weight_decay=0.01}", "train.learning_rate=0.1"],
     &["train.optimizer={kind=\"adam\",weight_decay=0.01}", "model.tied=true", "model.embedding=13"],
@@ -34,7 +41,7 @@ const VARIANTS: &[&[&str]] = &[
     &["train.clip_value=0.001"],
     &["train.random_window={deviation=2.0,minimum=3}", "train.epochs=2"],
     &["train.accumulate=3", "train.epochs=2"],
-    &["train.accumulate=2", "model.tied=true", "model.embedding=13", "train.lanes=5"],
+    ACCUMULATED,
     &["train.random_window={probability=0.5,deviation=3.0}", "train.accumulate=2", "train.steps=40"],
     &["model.locked_dropout=true"],
     &["model.dropout_input=0.5"],
@@ -51,7 +58,23 @@ const VARIANTS: &[&[&str]] = &[
     &["model.hidden=[19,12]", "model.tied=true", "model.embedding=12", "model.init=\"glorot\""],
     &["model.init={kind=\"orthogonal\",range=0.05}", "model.forget_bias=1"],
     &["model.init=pytorch"],
+    &["model.softmax={kind=\"adaptive\",cutoffs=[6,15],div_value=2.0}"],
+    &[
+        "model.softmax={kind=\"adaptive\",cutoffs=[],head_bias=true}",
+        "train.optimizer=sgd",
+        "train.learning_rate=0.5",
+    ],
+    &["model.softmax={kind=\"sampled\",samples=9}", "model.embedding=13"],
+    &[
+        "model.softmax={kind=\"sampled\",samples=7}",
+        "model.embedding=13",
+        "train.optimizer=sgd",
+        "train.learning_rate=0.5",
+    ],
 ];
+
+const ACCUMULATED: &[&str] =
+    &["train.accumulate=2", "model.tied=true", "model.embedding=13", "train.lanes=5"];
 
 /// Averaging begins in the middle: the rate is so high that validations get worse.
 const NT_ASGD: &[&str] = &[
@@ -84,11 +107,14 @@ fn any_number_of_workers_and_threads_gives_the_same_bits() {
     );
 }
 
-/// Also with tied weights, whose touched rows are folded into slices, and with words, whose rows are many.
+/// Also with tied weights, whose touched rows are folded into slices, with words, whose rows are many, with several windows an
+/// update, which go out when the last of them is done, and with every softmax.
 #[test]
 fn star_and_mesh_give_the_same_bits() {
     let shop = Workshop::new();
-    for (number, variant) in [&[][..], VARIANTS[1], VARIANTS[2]].iter().enumerate() {
+    let softmaxes = VARIANTS.iter().copied().filter(|variant| variant[0].starts_with("model.softmax"));
+    let variants = [&[][..], VARIANTS[1], VARIANTS[2], ACCUMULATED].into_iter().chain(softmaxes);
+    for (number, variant) in variants.enumerate() {
         let sets: Vec<&str> = variant.iter().flat_map(|set| ["--set", set]).collect();
         let digest = |exchange: &str, workers: &str| {
             let run = format!("{exchange}{number}w{workers}");

@@ -17,6 +17,10 @@ const REFUSED: &[(&[&str], &[&str])] = &[
     (&["--set", "data.train=empty.txt"], &["empty.txt"]),
     (&["--set", "data.train=latin1.txt"], &["latin1.txt", "UTF-8", "line 2"]),
     (&["--set", "data.tokenizer=absent.json"], &["absent.json"]),
+    (&["--set", "data.tokenizer={kind=\"words\",min_cont=2}"], &["unknown field `min_cont`", "min_count"]),
+    (&["--set", "data.documents=appart"], &["--set data.documents=appart", "`joined`", "`apart`"]),
+    (&["--set", "data.documents=apart"], &["data.valid_fraction = 0.1", "none of the 1 documents"]),
+    (&["--set", "data.prepared=nowhere"], &["no folder", "nowhere", "carousel prepare run.toml"]),
     (&["--set", "model.hidden=0"], &["model.hidden: found 0"]),
     (&["--set", "cluster.workers=0"], &["cluster.workers: found 0"]),
     (&["--resume"], &["new/config.toml", "No such file"]),
@@ -104,9 +108,18 @@ fn paths_that_are_no_run_are_named() {
 fn every_subcommand_shows_an_example() {
     let shop = Workshop::new();
     let help = shop.succeed(&["--help"]);
-    for command in
-        ["train", "coordinator", "worker", "evaluate", "generate", "export", "digest", "verify", "bench"]
-    {
+    for command in [
+        "prepare",
+        "train",
+        "coordinator",
+        "worker",
+        "evaluate",
+        "generate",
+        "export",
+        "digest",
+        "verify",
+        "bench",
+    ] {
         assert!(help.contains(command), "{help}");
         let help = shop.succeed(&[command, "--help"]);
         let example = ["Example", "Examples"].map(|title| format!("{title}:\n  carousel {command} "));

@@ -10,11 +10,11 @@ use crate::program::{Workshop, signal};
 const LONG: &[&str] = &["--set", "train.steps=1500", "--set", "train.evaluate_every=400"];
 
 /// A small disk of the test's own, gone with it.
-struct SmallDisk(PathBuf);
+pub(crate) struct SmallDisk(PathBuf);
 
 impl SmallDisk {
     /// `None`, said aloud, where a test may not mount one.
-    fn mount(folder: PathBuf, size: &str) -> Option<Self> {
+    pub(crate) fn mount(folder: PathBuf, size: &str) -> Option<Self> {
         std::fs::create_dir(&folder).unwrap();
         let size = format!("size={size}");
         let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&folder).output();
@@ -26,7 +26,7 @@ impl SmallDisk {
     }
 
     /// Leaves no room at all.
-    fn fill(&self) -> PathBuf {
+    pub(crate) fn fill(&self) -> PathBuf {
         let path = self.0.join("filler");
         let mut file = std::fs::File::create(&path).unwrap();
         while file.write_all(&[7; 4096]).is_ok() {}

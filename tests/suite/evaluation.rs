@@ -197,3 +197,38 @@ fn options_that_make_no_sense_are_named() {
     let message = shop.refused(&["evaluate", "run"]);
     assert!(message.contains("data.train") && message.contains("tokenizer.json"), "{message}");
 }
+
+/// Whatever was trained: an average, layers of unequal width, all that is for training alone.
+#[test]
+fn every_kind_of_model_is_measured_the_same_by_everybody() {
+    let awd = [
+        "model.hidden=[19,9]",
+        "model.tied=true",
+        "model.locked_dropout=true",
+        "model.dropout_embedding=0.2",
+        "model.weight_drop=0.4",
+        "model.activation_regularisation=2",
+        "model.label_smoothing=0.1",
+    ];
+    let averaged = ["train.optimizer={kind=\"asgd\",t0=9,weight_decay=0.01}", "train.learning_rate=0.5"];
+    for (sets, is_averaged) in [(&awd[..], false), (&averaged[..], true)] {
+        let shop = Workshop::new();
+        let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
+        shop.trained("run", &[&sets[..], &["--set", "train.steps=25"]].concat());
+        for further in [&[][..], &["--streams", "1"]] {
+            let alone = figures(&shop, further);
+            assert_eq!(alone["averaged"], is_averaged, "{sets:?}");
+            assert_eq!(
+                figures(&shop, &[further, &["--workers", "3"]].concat()),
+                alone,
+                "{sets:?} {further:?}"
+            );
+        }
+        // Weights that hardly move: nothing of the training is left in what dynamic evaluation measures.
+        let plain = number(&figures(&shop, &["--streams", "1"]), "loss");
+        let still = number(&figures(&shop, &["--dynamic=sgd", "--dynamic-lr", "1e-30"]), "loss");
+        assert!((still - plain).abs() < 1e-12, "{sets:?}: {still} {plain}");
+        let cached = number(&figures(&shop, &["--cache", "50", "--cache-lambda", "0"]), "loss");
+        assert!((cached - plain).abs() < 1e-12, "{sets:?}: {cached} {plain}");
+    }
+}

@@ -15,6 +15,8 @@ mod formats;
 mod generation;
 mod learning;
 mod netlab;
+mod prepare;
 mod program;
 mod recipes;
+mod sources;
 mod weights;

@@ -26,7 +26,9 @@ fn recipes() -> Vec<PathBuf> {
 fn train(shop: &Workshop, recipe: &Path, further: &[&str], place: impl Fn(&str) -> String) -> (bool, String) {
     let mut command = shop.command(&["train"]);
     command.arg(recipe).args(further);
-    TEXTS.iter().for_each(|(variable, _)| drop(command.env(variable, place(variable))));
+    for (variable, _) in TEXTS {
+        command.env(variable, place(variable));
+    }
     let output = command.output().unwrap();
     let said = [output.stdout, output.stderr].concat();
     (output.status.success(), String::from_utf8_lossy(&said).into_owned())

@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     const LAYOUT: GradientLayout =
-        GradientLayout { dense: 1, dense_offset: 9, rows: 9, width: 1, rows_fold_into: None };
+        GradientLayout { dense: 1, dense_offset: 9, rows: 9, width: 1, most_rows: 9, rows_fold_into: None };
 
     /// One dense float and one touched row.
     fn partial(dense: f32, row: u32, value: f32) -> Partial {
@@ -113,7 +113,7 @@ mod tests {
         let mut sum = Accumulation::new(LAYOUT);
         sum.add(vec![partial(0.0, 3, -0.0)]);
         sum.add(vec![partial(0.0, 4, -0.0)]);
-        let node = sum.fold(&[0..1]).remove(0);
+        let node = sum.fold(std::slice::from_ref(&(0..1))).remove(0);
         assert_eq!(node.row_values.iter().map(|x| x.to_bits()).collect::<Vec<_>>(), [0x8000_0000; 2]);
     }
 }

@@ -102,7 +102,7 @@ impl Exchange {
     pub(crate) fn new(layout: GradientLayout, lanes: u32) -> Self {
         let tree = LaneTree::new(lanes);
         // Each lane's gradient, cut in slices: nobody honest is further ahead than that.
-        let most = 4 * (layout.dense + layout.rows * (layout.width + 1));
+        let most = 4 * (layout.dense + layout.most_rows * (layout.width + 1));
         Self {
             layout,
             tree,

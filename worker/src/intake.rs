@@ -67,7 +67,7 @@ struct Sizes {
     dense: usize,
     row: usize,
     carry: usize,
-    vocabulary: usize,
+    rows: usize,
     streams: u32,
     lanes: u32,
 }
@@ -87,7 +87,7 @@ impl Intake {
             dense: gradient.dense_len,
             row: gradient.row_width,
             carry: settings.model.carry_len(),
-            vocabulary: settings.model.vocabulary,
+            rows: gradient.rows,
             streams: settings.streams,
             lanes: settings.lanes,
         });
@@ -139,7 +139,7 @@ impl Intake {
             }
             Bulk::Reduced => {
                 let ascending = start.rows.windows(2).all(|pair| pair[0] < pair[1]);
-                let in_range = start.rows.last().is_none_or(|&last| (last as usize) < sizes.vocabulary);
+                let in_range = start.rows.last().is_none_or(|&last| (last as usize) < sizes.rows);
                 if !ascending || !in_range {
                     return Err(Refusal::Range { what: "rows" });
                 }

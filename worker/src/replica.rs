@@ -59,18 +59,18 @@ impl Replica {
         step: Step,
         sections: Vec<Vec<f32>>,
     ) -> Result<Self, ReplicaError> {
-        let mut replica = Self::initial(settings)?;
-        let names: Vec<&'static str> = replica.optimizer.state().iter().map(|(name, _)| *name).collect();
+        let mut optimizer = Optimizer::new(settings.optimizer, &settings.model.parameter_layout())?;
+        let names: Vec<&'static str> = optimizer.state().iter().map(|(name, _)| *name).collect();
         let (found, expected) = (sections.len(), names.len() + 1);
         if found != expected {
             return Err(ReplicaError::Sections { found, expected });
         }
         let mut sections = sections.into_iter();
         let parameters = sections.next().expect("there is at least one section");
-        replica.parameters = Parameters::from_flat(&settings.model, parameters)?;
+        let parameters = Parameters::from_flat(&settings.model, parameters)?;
         let state: Vec<(String, Vec<f32>)> = names.into_iter().map(String::from).zip(sections).collect();
-        replica.optimizer.load_state(&state)?;
-        Ok(Self { step, ..replica })
+        optimizer.load_state(&state)?;
+        Ok(Self { step, parameters, optimizer, lanes: 0..0, carries: Vec::new() })
     }
 
     /// How many sections a replica has: the parameters and each optimizer state.

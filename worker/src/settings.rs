@@ -1,8 +1,10 @@
 //! The run's settings as they come over the wire, checked and turned into the model's own types.
 
-use carousel_model::{ModelConfig, ModelError, OptimizerConfig, Regularisation};
+use carousel_model::{ModelConfig, ModelError, OptimizerConfig, Regularisation, Softmax};
 use carousel_proto::gradient::GradientLayout;
-use carousel_proto::v1::{self, ModelSettings, OptimizerSettings, RunSettings, optimizer_settings::Kind};
+use carousel_proto::v1::{
+    self, ModelSettings, OptimizerSettings, RunSettings, model_settings, optimizer_settings::Kind,
+};
 
 /// What a worker knows of its run.
 #[derive(Clone, Debug)]
@@ -59,18 +61,23 @@ impl Settings {
         GradientLayout {
             dense: layout.dense_len,
             dense_offset: layout.dense_offset,
-            rows: self.model.vocabulary,
+            rows: layout.rows,
             width: layout.row_width,
+            most_rows: self.most_touched_rows(),
             rows_fold_into: layout.rows_fold_into,
         }
+    }
+
+    /// No step touches more rows.
+    fn most_touched_rows(&self) -> usize {
+        let positions = (self.streams as usize).saturating_mul(self.longest_window as usize);
+        self.model.most_touched_rows(positions, self.accumulate as usize)
     }
 
     /// No gradient of the run, and no slice of one, is larger.
     pub(crate) fn most_gradient_bytes(&self) -> u64 {
         let layout = self.gradient_layout();
-        let windows = u64::from(self.longest_window).saturating_mul(u64::from(self.accumulate));
-        let rows = u64::from(self.streams).saturating_mul(windows).min(layout.rows as u64);
-        4 * (layout.dense as u64 + rows * layout.width as u64)
+        4 * (layout.dense as u64 + layout.most_rows as u64 * layout.width as u64)
     }
 }
 
@@ -107,6 +114,7 @@ fn model_config(settings: ModelSettings) -> Result<ModelConfig, SettingsError> {
         initialisation: settings.initialisation.parse()?,
         forget_bias: settings.forget_bias,
         regularisation: regularisation(settings.regularisation.unwrap_or_default()),
+        softmax: softmax(settings.softmax),
     };
     config.validate()?;
     Ok(config)
@@ -123,6 +131,20 @@ fn regularisation(settings: v1::Regularisation) -> Regularisation {
         activation: settings.activation,
         temporal_activation: settings.temporal_activation,
         label_smoothing: settings.label_smoothing,
+    }
+}
+
+fn softmax(settings: Option<model_settings::Softmax>) -> Softmax {
+    match settings {
+        None => Softmax::Full,
+        Some(model_settings::Softmax::Adaptive(adaptive)) => Softmax::Adaptive {
+            cutoffs: adaptive.cutoffs.into_iter().map(|cutoff| cutoff as usize).collect(),
+            div_value: adaptive.div_value,
+            head_bias: adaptive.head_bias,
+        },
+        Some(model_settings::Softmax::Sampled(sampled)) => {
+            Softmax::Sampled { samples: sampled.samples as usize }
+        }
     }
 }
 

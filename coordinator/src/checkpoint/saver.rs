@@ -59,9 +59,9 @@ impl Saver {
     ///
     /// # Errors
     /// When one is under way: the snapshot comes back.
-    pub(crate) fn begin(&mut self, snapshot: Snapshot) -> Result<(), Snapshot> {
+    pub(crate) fn begin(&mut self, snapshot: Snapshot) -> Result<(), Box<Snapshot>> {
         if self.under_way.swap(true, Ordering::AcqRel) {
-            return Err(snapshot);
+            return Err(snapshot.into());
         }
         let jobs = self.jobs.as_ref().expect("a saver takes snapshots until it is dropped");
         jobs.send(snapshot).expect("the thread works until the saver is dropped");

@@ -254,7 +254,7 @@ mod tests {
             carry,
             ..ReplicaLayout::default()
         };
-        let mut work = StepWork::new(Limits { layout, streams: 7, time_steps: 4, lanes: 3 }.into());
+        let mut work = StepWork::new(Limits { layout, streams: 7, lanes: 3 }.into());
         work.begin(NOW, Exchange::Star, vec![]);
         work
     }

@@ -11,9 +11,16 @@ fn intake() -> Intake {
         parameters: vec![shape("encoder.weight", &[5, 2]), shape("decoder.bias", &[5])],
         optimizer_state: vec!["exp_avg".into()],
         carry: vec![shape("h", &[1, 3])],
-        gradient: GradientLayout { dense: 5, dense_offset: 10, rows: 5, width: 2, rows_fold_into: None },
+        gradient: GradientLayout {
+            dense: 5,
+            dense_offset: 10,
+            rows: 5,
+            width: 2,
+            most_rows: 3,
+            rows_fold_into: None,
+        },
     };
-    Intake::new(Limits { layout, streams: 7, time_steps: 2, lanes: 3 }.into())
+    Intake::new(Limits { layout, streams: 7, lanes: 3 }.into())
 }
 
 fn start(kind: Bulk, level: u32, index: u32, floats: u64, rows: &[u32]) -> FromWorker {
@@ -67,10 +74,7 @@ fn nodes_and_rows_must_exist() {
     }
     for rows in [&[5][..], &[2, 2], &[3, 1], &[0, 1, 2, 3, 4, 5]] {
         let message = start(Bulk::Partial, 0, 0, 5 + 2 * rows.len() as u64, rows);
-        assert_eq!(
-            intake().accept(message),
-            Err(Refusal::Rows { found: rows.len(), most: 5, vocabulary: 5 })
-        );
+        assert_eq!(intake().accept(message), Err(Refusal::Rows { found: rows.len(), most: 3, of: 5 }));
     }
 }
 

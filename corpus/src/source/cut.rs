@@ -40,7 +40,6 @@ fn character(bytes: &[u8]) -> usize {
 }
 
 /// The pieces of a text that is whole.
-#[cfg(test)]
 pub(super) fn pieces(mut text: String) -> Vec<String> {
     let mut pieces = Vec::new();
     while let Some(end) = Cut::default().find(text.as_bytes()).filter(|&end| end < text.len()) {

@@ -4,6 +4,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use super::{Object, SourceOptions, StorageError};
 use crate::CorpusError;
 use crate::folder::{self, Include};
@@ -26,6 +28,20 @@ impl Place {
         }
     }
 
+    /// What tells whether it is still the same.
+    pub(super) fn stamp(&self) -> FileStamp {
+        let modified = |path| {
+            let modified = fs::metadata(path).and_then(|metadata| metadata.modified()).ok()?;
+            let since = modified.duration_since(std::time::UNIX_EPOCH).ok()?;
+            Some(format!("{}.{:09}", since.as_secs(), since.subsec_nanos()))
+        };
+        let version = match self {
+            Place::File(path, _) => modified(path),
+            Place::Object(object) => object.version.clone(),
+        };
+        FileStamp { path: self.path().display().to_string(), bytes: self.bytes(), version }
+    }
+
     /// How it is called, in messages.
     pub(super) fn path(&self) -> &Path {
         match self {
@@ -33,6 +49,17 @@ impl Place {
             Place::Object(object) => Path::new(&object.url),
         }
     }
+}
+
+/// A file or object, and what changes when it does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileStamp {
+    /// The path or the URL.
+    pub path: String,
+    /// Its length, as it is stored.
+    pub bytes: Option<u64>,
+    /// When a file was last written, or an object's entity tag; none when a server does not tell.
+    pub version: Option<String>,
 }
 
 /// Everything that `paths` names.

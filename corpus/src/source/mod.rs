@@ -1,12 +1,23 @@
 //! Text as a stream: what is named by a configuration, piece after piece, in a fixed order and in bounded memory. It
 //! knows nothing of tokens, and nothing of the network: objects behind a URL come through [`Storage`].
 
+#[cfg(feature = "parquet")]
+mod chunks;
+mod compression;
 mod cut;
 mod format;
 mod input;
+mod json_lines;
 mod listing;
+#[cfg(feature = "parquet")]
+mod parquet;
+#[cfg(not(feature = "parquet"))]
+#[path = "no_parquet.rs"]
+mod parquet;
 mod plain;
+mod rows;
 mod storage;
+mod zstd;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -16,7 +27,7 @@ use std::vec::IntoIter;
 pub use self::format::Format;
 use self::input::{Input, Meter};
 use self::listing::Place;
-pub use self::listing::is_url;
+pub use self::listing::{FileStamp, is_url};
 pub use self::storage::{LocalOnly, Object, Storage, StorageError};
 use crate::CorpusError;
 
@@ -77,6 +88,8 @@ pub struct Source {
     total: Option<u64>,
     current: Option<Box<dyn Documents>>,
     meter: Meter,
+    /// Bytes of the files up to the current one, that one included.
+    before: u64,
     /// The end of a document without a line end: whether it needs one, the next document decides.
     held: Option<Piece>,
     ready: VecDeque<Piece>,
@@ -124,6 +137,7 @@ impl Source {
             total,
             current: None,
             meter: Meter::default(),
+            before: 0,
             held: None,
             ready: VecDeque::new(),
             left: options.max_bytes.unwrap_or(u64::MAX),
@@ -137,6 +151,11 @@ impl Source {
     /// Bytes of everything that was named, as it is stored; none when a server does not tell.
     pub fn total_bytes(&self) -> Option<u64> {
         self.total
+    }
+
+    /// Everything that was named, in its order, as it is now.
+    pub fn files(&self) -> Vec<FileStamp> {
+        self.places.as_slice().iter().map(Place::stamp).collect()
     }
 
     /// Reads until a piece is certain, or everything is read.
@@ -158,14 +177,20 @@ impl Source {
     fn read(&mut self, room: u64) -> Result<(), CorpusError> {
         let Some(documents) = &mut self.current else {
             match self.places.next() {
-                Some(place) => self.current = Some(self.documents(place, room)?),
+                Some(place) => {
+                    self.before = self.before.saturating_add(place.bytes().unwrap_or(0));
+                    self.current = Some(self.documents(place, room)?);
+                }
                 None => self.end(false),
             }
             return Ok(());
         };
         match documents.next_part()? {
             Some(part) => self.take(part, room),
-            None => self.current = None,
+            None => {
+                self.current = None;
+                self.meter.reach(self.before);
+            }
         }
         Ok(())
     }

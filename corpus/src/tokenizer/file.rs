@@ -19,6 +19,7 @@ pub(super) struct FileTokenizer {
     inner: tokenizers::Tokenizer,
     json: String,
     vocabulary: usize,
+    unknown: Option<u32>,
 }
 
 impl FileTokenizer {
@@ -32,7 +33,8 @@ impl FileTokenizer {
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| error.to_string())?;
         let vocabulary = vocabulary(&inner.get_vocab(true))?;
-        Ok(FileTokenizer { inner, json: json.to_owned(), vocabulary })
+        let unknown = unknown(&value["model"], &inner);
+        Ok(FileTokenizer { inner, json: json.to_owned(), vocabulary, unknown })
     }
 
     pub(super) fn encode(&self, text: &str) -> Result<Vec<u32>, CorpusError> {
@@ -50,6 +52,16 @@ impl FileTokenizer {
         self.vocabulary
     }
 
+    /// The token of this text.
+    pub(super) fn id(&self, text: &str) -> Option<u32> {
+        self.inner.token_to_id(text)
+    }
+
+    /// The token of what it does not know, where its model names one.
+    pub(super) fn unknown(&self) -> Option<u32> {
+        self.unknown
+    }
+
     /// The text of the file.
     pub(super) fn json(&self) -> &str {
         &self.json
@@ -64,6 +76,12 @@ fn vocabulary(ids: &HashMap<String, u32>) -> Result<usize, String> {
         return Err(format!("the id {largest} of a token; expected ids below {MAX_VOCABULARY}"));
     }
     Ok(size as usize)
+}
+
+/// BPE, WordPiece and WordLevel name it by its text, Unigram by its number.
+fn unknown(model: &Value, inner: &tokenizers::Tokenizer) -> Option<u32> {
+    let by_number = model["unk_id"].as_u64().and_then(|id| u32::try_from(id).ok());
+    model["unk_token"].as_str().and_then(|text| inner.token_to_id(text)).or(by_number)
 }
 
 /// Cuts `text` behind the first line end at or after every `at_least` bytes.

@@ -8,8 +8,16 @@ use super::{chars, words};
 /// A file that [`chars`], [`bytes`] or [`words`] could have written, with the text of every id in order.
 #[derive(Debug, PartialEq)]
 pub(super) enum Own {
-    Chars(Vec<char>),
-    Bytes,
+    Chars {
+        /// From id 1 on.
+        chars: Vec<char>,
+        /// Whether `<eos>` is behind them.
+        eos: bool,
+    },
+    Bytes {
+        /// Whether `<eos>` is behind them.
+        eos: bool,
+    },
     /// Among them `<eos>` and `<unk>`.
     Words(Vec<String>),
 }
@@ -70,6 +78,54 @@ const BYTES: &str = r#"{
 }
 "#;
 
+/// GPT-2's form: a byte-level alphabet, split as its pattern says.
+const BPE: &str = r#"{
+  "version": "1.0",
+  "truncation": null,
+  "padding": null,
+  "added_tokens": [],
+  "normalizer": null,
+  "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+  "post_processor": null,
+  "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+  "model": {
+    "type": "BPE",
+    "dropout": null,
+    "unk_token": null,
+    "continuing_subword_prefix": null,
+    "end_of_word_suffix": null,
+    "fuse_unk": false,
+    "byte_fallback": false,
+    "ignore_merges": false,
+    "vocab": {VOCABULARY},
+    "merges": [
+{MERGES}
+    ]
+  }
+}
+"#;
+
+/// Over the byte-level alphabet, split as GPT-2 does.
+const UNIGRAM: &str = r#"{
+  "version": "1.0",
+  "truncation": null,
+  "padding": null,
+  "added_tokens": [],
+  "normalizer": null,
+  "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+  "post_processor": null,
+  "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+  "model": {
+    "type": "Unigram",
+    "unk_id": null,
+    "byte_fallback": false,
+    "vocab": [
+{VOCABULARY}
+    ]
+  }
+}
+"#;
+
 /// In the decoder, WordPiece puts a space before each word but the first (no word begins with a line end, its
 /// mark for going on without one); the rest turns `<eos>` with the spaces around it into a line end.
 const WORDS: &str = r#"{
@@ -101,12 +157,36 @@ pub(super) fn chars(tokens: impl Iterator<Item = String>) -> String {
     with_vocabulary(CHARS, tokens)
 }
 
-pub(super) fn bytes() -> String {
-    with_vocabulary(BYTES, byte_alphabet().into_iter().map(String::from))
+pub(super) fn bytes(eos: bool) -> String {
+    let eos = eos.then(|| words::EOS.to_owned());
+    with_vocabulary(BYTES, byte_alphabet().into_iter().map(String::from).chain(eos))
 }
 
 pub(super) fn words(tokens: impl Iterator<Item = String>) -> String {
     with_vocabulary(WORDS, tokens)
+}
+
+/// A byte-level BPE with these merges, each of two texts. `<eos>` is in its vocabulary and is made by no merge.
+pub(super) fn bpe(
+    tokens: impl Iterator<Item = String>,
+    merges: impl Iterator<Item = (String, String)>,
+) -> String {
+    let merge = |(first, second)| format!("      [{}, {}]", Value::String(first), Value::String(second));
+    let merges: Vec<String> = merges.map(merge).collect();
+    // The merges first: a vocabulary may have any text in it.
+    with_vocabulary(&BPE.replacen("{MERGES}", &merges.join(",\n"), 1), tokens)
+}
+
+/// A unigram model of these pieces of bytes and the logarithms of their probabilities, behind `<eos>`, which the split
+/// keeps out of every piece of text.
+pub(super) fn unigram<'a>(pieces: impl Iterator<Item = (&'a [u8], f64)>) -> String {
+    let alphabet = byte_alphabet();
+    let text = |piece: &[u8]| piece.iter().map(|&byte| alphabet[usize::from(byte)]).collect::<String>();
+    let line =
+        |(text, score): (String, f64)| format!("      [{}, {}]", Value::String(text), Value::from(score));
+    let all = std::iter::once((words::EOS.to_owned(), 0.0));
+    let lines: Vec<String> = all.chain(pieces.map(|(piece, score)| (text(piece), score))).map(line).collect();
+    UNIGRAM.replacen("{VOCABULARY}", &lines.join(",\n"), 1)
 }
 
 /// Which of our own kinds a parsed file is, if its every field is what we would have written.
@@ -117,12 +197,15 @@ pub(super) fn recognise(file: &Value) -> Option<Own> {
     if special(words::EOS) && special(words::UNK) && same(words(tokens.iter().cloned())) {
         return Some(Own::Words(tokens));
     }
-    if same(bytes()) {
-        return Some(Own::Bytes);
+    if let Some(eos) = [false, true].into_iter().find(|&eos| same(bytes(eos))) {
+        return Some(Own::Bytes { eos });
     }
-    let (first, rest) = tokens.split_first()?;
+    let (first, mut rest) = tokens.split_first()?;
+    let eos = rest.last().is_some_and(|last| last == words::EOS);
+    rest = &rest[..rest.len() - usize::from(eos)];
     let letters: Option<Vec<char>> = rest.iter().map(|token| only_char(token)).collect();
-    (first == chars::UNK && same(chars(tokens.iter().cloned()))).then_some(Own::Chars(letters?))
+    let own = first == chars::UNK && same(chars(tokens.iter().cloned()));
+    own.then_some(Own::Chars { chars: letters?, eos })
 }
 
 /// The text of every id in order, when the ids are 0, 1, 2, ...
@@ -148,7 +231,7 @@ fn with_vocabulary(template: &str, tokens: impl Iterator<Item = String>) -> Stri
 }
 
 /// The printable character that stands for each byte: itself if it is printable Latin-1, else one from U+0100 on.
-fn byte_alphabet() -> [char; 256] {
+pub(super) fn byte_alphabet() -> [char; 256] {
     let printable = |byte: u8| matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
     let mut substitutes = '\u{100}'..;
     std::array::from_fn(|byte| match byte as u8 {
@@ -173,8 +256,13 @@ mod tests {
     fn what_is_written_is_recognised() {
         let letters = tokens(&["<unk>", "\n", "\"", "\\", "z", "a", "龍"]);
         let own = recognise(&parsed(&chars(letters.into_iter())));
-        assert_eq!(own, Some(Own::Chars(vec!['\n', '"', '\\', 'z', 'a', '龍'])));
-        assert_eq!(recognise(&parsed(&bytes())), Some(Own::Bytes));
+        assert_eq!(own, Some(Own::Chars { chars: vec!['\n', '"', '\\', 'z', 'a', '龍'], eos: false }));
+        for eos in [false, true] {
+            assert_eq!(recognise(&parsed(&bytes(eos))), Some(Own::Bytes { eos }));
+        }
+        let ended = tokens(&["<unk>", "a", "<eos>"]);
+        let own = recognise(&parsed(&chars(ended.into_iter())));
+        assert_eq!(own, Some(Own::Chars { chars: vec!['a'], eos: true }));
         let list = tokens(&["the", "<eos>", "<unk>", "{VOCABULARY}", "\"x\""]);
         assert_eq!(recognise(&parsed(&words(list.clone().into_iter()))), Some(Own::Words(list)));
     }
@@ -187,8 +275,8 @@ mod tests {
             (chars(list()), "\"normalizer\": null", "\"normalizer\": {\"type\": \"Lowercase\"}"),
             (chars(list()), "\"a\": 1", "\"ab\": 1"),
             (chars(list()), "\"a\": 1", "\"a\": 7"),
-            (bytes(), "\"use_regex\": false", "\"use_regex\": true"),
-            (bytes(), "\"!\": 33", "\"é\": 33"),
+            (bytes(false), "\"use_regex\": false", "\"use_regex\": true"),
+            (bytes(false), "\"!\": 33", "\"é\": 33"),
             (words(list()), "\"<unk>\": 0", "\"<UNK>\": 0"),
             (words(list()), "WhitespaceSplit", "Whitespace"),
         ] {

@@ -1,11 +1,16 @@
 //! Text to token ids and back. Four kinds behind one type; whatever the kind, it can be written as a Hugging Face
 //! `tokenizer.json` that gives the same ids elsewhere.
 
+mod bpe;
 mod bytes;
 mod chars;
+mod config;
+mod counts;
 mod file;
 mod json;
 mod stream;
+mod training;
+mod unigram;
 mod words;
 
 use std::fmt;
@@ -14,10 +19,12 @@ use std::io;
 use std::path::Path;
 
 use self::chars::Chars;
+pub use self::config::{Limits, Subwords, TokenizerConfig};
 use self::file::FileTokenizer;
 pub use self::stream::DecodeStream;
+pub(crate) use self::training::Training;
 use self::words::Words;
-use crate::{CorpusError, TokenizerConfig};
+use crate::CorpusError;
 
 /// How a tokenizer makes tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -52,23 +59,24 @@ pub struct Tokenizer(Kind);
 #[derive(Clone)]
 enum Kind {
     Chars(Chars),
-    Bytes,
+    Bytes {
+        /// Whether the id 256 is `<eos>`.
+        eos: bool,
+    },
     Words(Words),
     File(Box<FileTokenizer>),
 }
 
 impl Tokenizer {
-    /// The tokenizer that `config` asks for; `chars` and `words` take their vocabulary from `training_text`.
+    /// The tokenizer that `config` asks for; all but `bytes` and a file take their vocabulary from `training_text`.
     ///
     /// # Errors
     /// For a file, those of [`Tokenizer::from_file`].
     pub fn for_text(config: &TokenizerConfig, training_text: &str) -> Result<Self, CorpusError> {
-        Ok(Tokenizer(match config {
-            TokenizerConfig::Chars => Kind::Chars(Chars::of_text(training_text)),
-            TokenizerConfig::Bytes => Kind::Bytes,
-            TokenizerConfig::Words => Kind::Words(Words::of_text(training_text)),
-            TokenizerConfig::File(path) => return Self::from_file(path),
-        }))
+        let mut training = Training::new(config, false);
+        let counts = training.count(training_text);
+        training.add(training_text, &counts);
+        training.finish()
     }
 
     /// Reads a Hugging Face `tokenizer.json`.
@@ -99,7 +107,7 @@ impl Tokenizer {
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, CorpusError> {
         match &self.0 {
             Kind::Chars(chars) => Ok(chars.encode(text)),
-            Kind::Bytes => Ok(bytes::encode(text)),
+            Kind::Bytes { .. } => Ok(bytes::encode(text)),
             Kind::Words(words) => Ok(words.encode(text)),
             Kind::File(file) => file.encode(text),
         }
@@ -110,7 +118,7 @@ impl Tokenizer {
     pub fn decode(&self, tokens: &[u32]) -> String {
         match &self.0 {
             Kind::Chars(chars) => chars.decode(tokens),
-            Kind::Bytes => bytes::decode(tokens),
+            Kind::Bytes { eos } => bytes::decode(tokens, *eos),
             Kind::File(file) => file.decode(tokens),
             Kind::Words(_) => {
                 let mut stream = self.stream();
@@ -128,9 +136,31 @@ impl Tokenizer {
     pub fn vocabulary(&self) -> usize {
         match &self.0 {
             Kind::Chars(chars) => chars.vocabulary(),
-            Kind::Bytes => bytes::VOCABULARY,
+            Kind::Bytes { eos } => bytes::BYTES + usize::from(*eos),
             Kind::Words(words) => words.vocabulary(),
             Kind::File(file) => file.vocabulary(),
+        }
+    }
+
+    /// The token whose text in the vocabulary is `text`, when that is a mark such as `<eos>` and no part of a text:
+    /// `chars`, `bytes` and `words` know [`EOS`](crate::EOS) alone.
+    pub fn mark(&self, text: &str) -> Option<u32> {
+        let own = |id: Option<u32>| id.filter(|_| text == words::EOS);
+        match &self.0 {
+            Kind::Chars(chars) => own(chars.eos()),
+            Kind::Bytes { eos } => own(eos.then_some(bytes::BYTES as u32)),
+            Kind::Words(words) => own(Some(words.eos())),
+            Kind::File(file) => file.id(text),
+        }
+    }
+
+    /// The token of everything that the vocabulary has not, where there is one.
+    pub fn unknown(&self) -> Option<u32> {
+        match &self.0 {
+            Kind::Chars(_) => Some(chars::UNK_ID),
+            Kind::Bytes { .. } => None,
+            Kind::Words(words) => Some(words.unk()),
+            Kind::File(file) => file.unknown(),
         }
     }
 
@@ -138,7 +168,7 @@ impl Tokenizer {
     pub fn kind(&self) -> TokenizerKind {
         match &self.0 {
             Kind::Chars(_) => TokenizerKind::Chars,
-            Kind::Bytes => TokenizerKind::Bytes,
+            Kind::Bytes { .. } => TokenizerKind::Bytes,
             Kind::Words(_) => TokenizerKind::Words,
             Kind::File(_) => TokenizerKind::File,
         }
@@ -149,7 +179,7 @@ impl Tokenizer {
     pub fn to_json(&self) -> String {
         match &self.0 {
             Kind::Chars(chars) => json::chars(chars.tokens()),
-            Kind::Bytes => json::bytes(),
+            Kind::Bytes { eos } => json::bytes(*eos),
             Kind::Words(words) => json::words(words.tokens()),
             Kind::File(file) => file.json().to_owned(),
         }
@@ -170,8 +200,8 @@ impl fmt::Debug for Tokenizer {
 fn parse(json: &str) -> Result<Tokenizer, String> {
     let value: serde_json::Value = serde_json::from_str(json).map_err(|error| error.to_string())?;
     Ok(Tokenizer(match json::recognise(&value) {
-        Some(json::Own::Chars(tokens)) => Kind::Chars(Chars::new(tokens)),
-        Some(json::Own::Bytes) => Kind::Bytes,
+        Some(json::Own::Chars { chars, eos }) => Kind::Chars(Chars::new(chars, eos)),
+        Some(json::Own::Bytes { eos }) => Kind::Bytes { eos },
         Some(json::Own::Words(tokens)) => Kind::Words(Words::new(tokens)),
         None => Kind::File(Box::new(FileTokenizer::parse(json, &value)?)),
     }))

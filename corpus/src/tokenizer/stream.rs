@@ -26,8 +26,8 @@ impl<'a> DecodeStream<'a> {
     /// The text that is certain now: empty while a character is incomplete.
     pub fn push(&mut self, token: u32) -> String {
         match &self.tokenizer.0 {
-            Kind::Chars(chars) => chars.char(token).to_string(),
-            Kind::Bytes => self.push_byte(bytes::to_byte(token)),
+            Kind::Chars(chars) => chars.decode(&[token]),
+            Kind::Bytes { eos } => self.push_bytes(token, *eos),
             Kind::Words(words) => self.push_word(words.word(token)),
             Kind::File(_) => self.push_to_tail(token),
         }
@@ -41,8 +41,8 @@ impl<'a> DecodeStream<'a> {
         }
     }
 
-    fn push_byte(&mut self, byte: u8) -> String {
-        self.held.push(byte);
+    fn push_bytes(&mut self, token: u32, eos: bool) -> String {
+        bytes::push(token, eos, &mut self.held);
         let certain = complete(&self.held);
         let text = String::from_utf8_lossy(&self.held[..certain]).into_owned();
         self.held.drain(..certain);

@@ -30,7 +30,7 @@ fn three_files_and_the_vocabulary_of_the_first() {
         valid: texts.file("valid", "a c\n"),
         test: texts.file("test", "b\n"),
         valid_fraction: 0.5, // not used: a file is named
-        tokenizer: TokenizerConfig::Words,
+        tokenizer: TokenizerConfig::WORDS,
         ..DataConfig::default()
     };
     let corpus = Corpus::load(&config).unwrap();

@@ -3,7 +3,7 @@
 use carousel_corpus::{Tokenizer, TokenizerConfig, TokenizerKind};
 use proptest::prelude::*;
 
-const OWN: [TokenizerConfig; 3] = [TokenizerConfig::Chars, TokenizerConfig::Bytes, TokenizerConfig::Words];
+const OWN: [TokenizerConfig; 3] = [TokenizerConfig::CHARS, TokenizerConfig::Bytes, TokenizerConfig::WORDS];
 
 const TRAINING_TEXT: &str = "The quick  brown fox\n\n jumps over <unk> the lazy\tdog .\r\n<eos> \u{a0}non\u{2003}breaking \
     ##prefix {VOCABULARY} x<eos>y \"quoted\\\" e\u{301}clair 龍 🙂\u{200d}🙂 \u{85}next\u{b}v\u{feff}bom the the fox";
@@ -95,7 +95,7 @@ fn our_file_run_by_their_code_through_our_type_gives_the_same_ids() {
 
 #[test]
 fn the_identity_is_of_the_vocabulary() {
-    let identity = |text| Tokenizer::for_text(&TokenizerConfig::Words, text).unwrap().identity();
+    let identity = |text| Tokenizer::for_text(&TokenizerConfig::WORDS, text).unwrap().identity();
     assert_eq!(identity("a b a\n"), identity("b a\na "));
     assert_ne!(identity("a b a\n"), identity("b a b\n"));
     let text = Tokenizer::for_text(&TokenizerConfig::Bytes, "").unwrap();

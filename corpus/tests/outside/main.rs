@@ -5,7 +5,10 @@
 mod corpora;
 mod files;
 mod hugging_face;
+mod prepared;
 mod roundtrips;
 mod shared_texts;
+mod sources;
 mod streams;
 mod tokenizer_files;
+mod trained_bpe;

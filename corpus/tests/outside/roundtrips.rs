@@ -16,7 +16,7 @@ fn streamed(tokenizer: &Tokenizer, tokens: &[u32]) -> Vec<String> {
 
 #[test]
 fn chars_are_ordered_by_code_point_after_unk() {
-    let chars = tokenizer(TokenizerConfig::Chars, "bab\nä龍a");
+    let chars = tokenizer(TokenizerConfig::CHARS, "bab\nä龍a");
     assert_eq!(chars.vocabulary(), 6);
     assert_eq!(chars.encode("\nabä龍").unwrap(), [1, 2, 3, 4, 5]);
     assert_eq!(chars.encode("xa\u{10ffff}").unwrap(), [0, 2, 0]);
@@ -25,7 +25,7 @@ fn chars_are_ordered_by_code_point_after_unk() {
 
 #[test]
 fn words_are_ordered_by_falling_count_then_text() {
-    let words = tokenizer(TokenizerConfig::Words, "b c c\na b c\n<unk>");
+    let words = tokenizer(TokenizerConfig::WORDS, "b c c\na b c\n<unk>");
     // c 3; <eos> 2 and b 2; <unk> 1 and a 1.
     assert_eq!(words.encode("c \n b <unk> a z <eos>").unwrap(), [0, 1, 2, 3, 4, 3, 1]);
     assert_eq!(words.vocabulary(), 5);
@@ -34,23 +34,23 @@ fn words_are_ordered_by_falling_count_then_text() {
 
 #[test]
 fn special_words_are_there_even_when_the_text_has_none() {
-    let words = tokenizer(TokenizerConfig::Words, "one two");
+    let words = tokenizer(TokenizerConfig::WORDS, "one two");
     assert_eq!(words.vocabulary(), 4);
     assert_eq!(words.encode("three\n").unwrap(), [3, 2]);
-    assert_eq!(tokenizer(TokenizerConfig::Words, "").vocabulary(), 2);
-    assert_eq!(tokenizer(TokenizerConfig::Chars, "").vocabulary(), 1);
+    assert_eq!(tokenizer(TokenizerConfig::WORDS, "").vocabulary(), 2);
+    assert_eq!(tokenizer(TokenizerConfig::CHARS, "").vocabulary(), 1);
 }
 
 #[test]
 fn a_last_line_without_line_end_has_no_eos() {
-    let words = tokenizer(TokenizerConfig::Words, "a b\na b");
+    let words = tokenizer(TokenizerConfig::WORDS, "a b\na b");
     assert_eq!(words.encode("a b\na b").unwrap().len(), 5);
     assert_eq!(words.encode("a b\na b\n").unwrap().len(), 6);
 }
 
 #[test]
 fn words_come_with_their_space_and_the_prompt_counts() {
-    let words = tokenizer(TokenizerConfig::Words, "a b\n");
+    let words = tokenizer(TokenizerConfig::WORDS, "a b\n");
     let tokens = words.encode("a b\nb a\n\na").unwrap();
     assert_eq!(streamed(&words, &tokens), ["a", " b", "\n", "b", " a", "\n", "\n", "a", ""]);
 }
@@ -77,7 +77,7 @@ proptest! {
 
     #[test]
     fn chars_give_back_the_text_they_were_made_for(text in any::<String>()) {
-        let chars = tokenizer(TokenizerConfig::Chars, &text);
+        let chars = tokenizer(TokenizerConfig::CHARS, &text);
         let tokens = chars.encode(&text).unwrap();
         prop_assert!(tokens.iter().all(|&token| token != 0 && (token as usize) < chars.vocabulary()));
         prop_assert_eq!(chars.decode(&tokens), text);
@@ -85,14 +85,14 @@ proptest! {
 
     #[test]
     fn words_give_back_their_tokens(text in "([ab<>]{1,2}|<eos>|<unk>|\n| |\t){0,30}") {
-        let words = tokenizer(TokenizerConfig::Words, &text);
+        let words = tokenizer(TokenizerConfig::WORDS, &text);
         let tokens = words.encode(&text).unwrap();
         prop_assert_eq!(words.encode(&words.decode(&tokens)).unwrap(), tokens);
     }
 
     #[test]
     fn encoding_goes_on_at_a_line_end(first in "([a-c]|\n| ){0,20}\n", second in "([a-c]|\n| ){0,20}") {
-        for config in [TokenizerConfig::Chars, TokenizerConfig::Bytes, TokenizerConfig::Words] {
+        for config in [TokenizerConfig::CHARS, TokenizerConfig::Bytes, TokenizerConfig::WORDS] {
             let tokenizer = tokenizer(config, &first);
             let mut tokens = tokenizer.encode(&first).unwrap();
             tokens.extend(tokenizer.encode(&second).unwrap());
@@ -102,7 +102,7 @@ proptest! {
 
     #[test]
     fn the_stream_says_what_decode_says(tokens in prop::collection::vec(0u32..300, 0..60)) {
-        for config in [TokenizerConfig::Chars, TokenizerConfig::Bytes, TokenizerConfig::Words] {
+        for config in [TokenizerConfig::CHARS, TokenizerConfig::Bytes, TokenizerConfig::WORDS] {
             let tokenizer = tokenizer(config, "ab a龍 c\n<unk>");
             prop_assert_eq!(streamed(&tokenizer, &tokens).concat(), tokenizer.decode(&tokens));
         }

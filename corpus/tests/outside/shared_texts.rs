@@ -26,7 +26,7 @@ fn wikitext_2_has_its_published_counts() {
         train: vec![folder.join("wiki.train.tokens")],
         valid: vec![folder.join("wiki.valid.tokens")],
         test: vec![folder.join("wiki.test.tokens")],
-        tokenizer: TokenizerConfig::Words,
+        tokenizer: TokenizerConfig::WORDS,
         ..DataConfig::default()
     };
     let corpus = Corpus::load(&config).unwrap();
@@ -39,7 +39,7 @@ fn wikitext_2_has_its_published_counts() {
 fn wikitext_2_by_the_tokenizers_crate_has_the_same_ids() {
     let Some(folder) = shared("wikitext-2") else { return };
     let text = std::fs::read_to_string(folder.join("wiki.valid.tokens")).unwrap();
-    let words = Tokenizer::for_text(&TokenizerConfig::Words, &text[..500_000]).unwrap();
+    let words = Tokenizer::for_text(&TokenizerConfig::WORDS, &text[..500_000]).unwrap();
     let theirs: tokenizers::Tokenizer = words.to_json().parse().unwrap();
     assert_eq!(words.encode(&text).unwrap(), theirs.encode_fast(text, false).unwrap().get_ids());
 }

@@ -46,6 +46,16 @@ impl Panels {
         *self = Self { data: Buffer::zeroed(floats), rows, columns, stride };
     }
 
+    /// As [`Self::shape`] for a number of rows that changes from window to window, at most `most`: the memory stays, and so do its
+    /// contents.
+    pub(crate) fn shape_within(&mut self, rows: usize, most: usize, columns: usize) {
+        assert!(rows <= most, "{rows} rows of at most {most}");
+        if self.columns != columns || self.stride != spread(most) {
+            self.shape(most, columns);
+        }
+        self.rows = rows;
+    }
+
     /// A view for reading; nothing may write through it.
     pub(crate) fn view(&self) -> View<'_> {
         let start = self.data.as_ptr().cast_mut();
@@ -105,6 +115,19 @@ fn spread(rows: usize) -> usize {
         0..16 if rows >= 64 => rows + 20 - rows % 64,
         56.. => rows + 84 - rows % 64,
         _ => rows,
+    }
+}
+
+impl<'a> View<'a> {
+    /// A matrix in panels inside `floats`, with whatever they hold.
+    pub(super) fn over(floats: &'a mut [f32], rows: usize, columns: usize) -> Self {
+        assert!(floats.len() >= Self::floats(rows, columns), "room for ({rows}, {columns})");
+        Self { start: floats.as_mut_ptr(), panel: spread(rows) * LANES, rows, columns, data: PhantomData }
+    }
+
+    /// Floats that [`Self::over`] needs.
+    pub(super) fn floats(rows: usize, columns: usize) -> usize {
+        columns.div_ceil(LANES) * spread(rows) * LANES
     }
 }
 

@@ -14,7 +14,7 @@ use super::{
 use crate::IGNORED_TARGET;
 
 /// Rows of one task of the loss: enough chains to hide exp's latency.
-const ROWS_AT_A_TIME: usize = 16;
+pub(super) const ROWS_AT_A_TIME: usize = 16;
 /// Panels ahead at which their rows are asked for: each lies on pages of its own, where no hardware prefetcher looks.
 const AHEAD: usize = 4;
 
@@ -22,11 +22,19 @@ const AHEAD: usize = 4;
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct RowLoss {
     /// Largest logit.
-    max: f32,
+    pub(super) max: f32,
     /// Gradient scale over the sum of exp(logit - max); 0 for an ignored target.
-    factor: f32,
+    pub(super) factor: f32,
     /// Cross-entropy in nats; 0 for an ignored target.
     pub(crate) loss: f64,
+}
+
+impl RowLoss {
+    /// Gradient of the row's own logit, after [`row_losses_with_own`].
+    pub(crate) fn own_gradient(&self, logit: f32, scale: f64) -> f32 {
+        let p = libm::exp(f64::from(logit) - f64::from(self.max)) * f64::from(self.factor);
+        (p - scale) as f32
+    }
 }
 
 /// Loss of every row of the logits. `scale` multiplies the gradient that follows.
@@ -37,20 +45,34 @@ pub(crate) fn row_losses(
     scale: f64,
     losses: &mut [RowLoss],
 ) {
+    row_losses_with_own(ctx, (logits, None), targets, scale, losses);
+}
+
+/// As [`row_losses`], where a row whose target is not among the columns may bring the target's logit along.
+pub(crate) fn row_losses_with_own(
+    ctx: Context<'_>,
+    (logits, own): (View, Option<&[Option<f32>]>),
+    targets: &[u32],
+    scale: f64,
+    losses: &mut [RowLoss],
+) {
     assert!(targets.len() == losses.len() && targets.len() == logits.row_count(), "one target a row");
+    assert!(own.is_none_or(|own| own.len() == targets.len()), "one place a row for a logit of its own");
     let pieces = Pieces::new(losses, ROWS_AT_A_TIME);
     ctx.team.run(pieces.count(), |_, piece| {
         // SAFETY: every piece is taken once.
         let losses = unsafe { pieces.take(piece) };
         let row = piece * ROWS_AT_A_TIME;
-        let targets = &targets[row..row + losses.len()];
-        ctx.isa.dispatch(Losses { logits: logits.rows(row, losses.len()), targets, scale, losses });
+        let (logits, targets) = (logits.rows(row, losses.len()), &targets[row..row + losses.len()]);
+        let own = own.map(|own| &own[row..row + losses.len()]);
+        ctx.isa.dispatch(Losses { logits, targets, own, scale, losses });
     });
 }
 
 struct Losses<'a> {
     logits: View<'a>,
     targets: &'a [u32],
+    own: Option<&'a [Option<f32>]>,
     scale: f64,
     losses: &'a mut [RowLoss],
 }
@@ -58,30 +80,39 @@ struct Losses<'a> {
 impl Kernel for Losses<'_> {
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let rows = self.losses.len();
-        let mut max = [V::splat(f32::NEG_INFINITY); ROWS_AT_A_TIME];
-        let mut sum = [V::zero(); ROWS_AT_A_TIME];
-        for panel in 0..self.logits.panel_count() {
-            for (row, max) in max.iter_mut().enumerate().take(rows) {
-                prefetch(self.logits.run(panel + AHEAD, row, 1).0);
-                // SAFETY: the row exists; nobody writes logits during this phase.
-                *max = max.max(unsafe { V::load(self.logits.at(panel, row)) });
-            }
-        }
-        let max = max.map(|max| tree(max.to_array(), |a, b| if a > b { a } else { b }));
-        for panel in 0..self.logits.panel_count() {
-            for (row, sum) in sum.iter_mut().enumerate().take(rows) {
-                prefetch(self.logits.run(panel + AHEAD, row, 1).0);
-                // SAFETY: as above.
-                let logit = unsafe { V::load(self.logits.at(panel, row)) };
-                *sum = sum.add(exp(logit.sub(V::splat(max[row]))));
-            }
-        }
-        for row in 0..rows {
-            let sum = tree(sum[row].to_array().map(f64::from), |a, b| a + b);
-            self.losses[row] = self.row(row, max[row], sum);
+        let sums = max_and_sum::<V>(self.logits);
+        for (row, &(max, sum)) in sums.iter().enumerate().take(self.losses.len()) {
+            self.losses[row] = match self.own.and_then(|own| own[row]) {
+                None => self.row(row, max, sum),
+                Some(own) => self.row_with_own(own, max, sum),
+            };
         }
     }
+}
+
+/// Of each of up to 16 rows: the largest logit, and the sum of exp(logit - largest).
+#[inline(always)]
+pub(super) fn max_and_sum<V: Vector>(logits: View<'_>) -> [(f32, f64); ROWS_AT_A_TIME] {
+    let rows = logits.row_count();
+    let mut max = [V::splat(f32::NEG_INFINITY); ROWS_AT_A_TIME];
+    let mut sum = [V::zero(); ROWS_AT_A_TIME];
+    for panel in 0..logits.panel_count() {
+        for (row, max) in max.iter_mut().enumerate().take(rows) {
+            prefetch(logits.run(panel + AHEAD, row, 1).0);
+            // SAFETY: the row exists; nobody writes logits during this phase.
+            *max = max.max(unsafe { V::load(logits.at(panel, row)) });
+        }
+    }
+    let max = max.map(|max| tree(max.to_array(), |a, b| if a > b { a } else { b }));
+    for panel in 0..logits.panel_count() {
+        for (row, sum) in sum.iter_mut().enumerate().take(rows) {
+            prefetch(logits.run(panel + AHEAD, row, 1).0);
+            // SAFETY: as above.
+            let logit = unsafe { V::load(logits.at(panel, row)) };
+            *sum = sum.add(exp(logit.sub(V::splat(max[row]))));
+        }
+    }
+    std::array::from_fn(|row| (max[row], tree(sum[row].to_array().map(f64::from), |a, b| a + b)))
 }
 
 impl Losses<'_> {
@@ -97,11 +128,21 @@ impl Losses<'_> {
         let loss = libm::log(sum) - (f64::from(logit) - f64::from(max));
         RowLoss { max, factor: (self.scale / sum) as f32, loss }
     }
+
+    /// With the target's logit beside the columns'.
+    #[inline(always)]
+    fn row_with_own(&self, own: f32, max: f32, sum: f64) -> RowLoss {
+        let top = if own > max { own } else { max };
+        let of = |logit: f32| libm::exp(f64::from(logit) - f64::from(top));
+        let sum = sum * of(max) + of(own);
+        let loss = libm::log(sum) - (f64::from(own) - f64::from(top));
+        RowLoss { max: top, factor: (self.scale / sum) as f32, loss }
+    }
 }
 
 /// The fixed tree over 16 partials: halves are folded onto each other.
 #[inline(always)]
-fn tree<T: Copy>(mut partials: [T; LANES], join: impl Fn(T, T) -> T) -> T {
+pub(super) fn tree<T: Copy>(mut partials: [T; LANES], join: impl Fn(T, T) -> T) -> T {
     for half in [8, 4, 2, 1] {
         for i in 0..half {
             partials[i] = join(partials[i], partials[i + half]);
@@ -124,7 +165,8 @@ pub(crate) struct SoftmaxGradient<'a, 'b> {
     /// (T·B, H) the decoder's input, packed.
     pub(crate) hidden: &'a PackedRight,
     pub(crate) weight: Outputs<'b>,
-    pub(crate) bias: Outputs<'b>,
+    /// None: no biases.
+    pub(crate) bias: Option<Outputs<'b>>,
 }
 
 impl SoftmaxGradient<'_, '_> {
@@ -176,8 +218,9 @@ impl SoftmaxGradient<'_, '_> {
                 return unsafe { self.decoder.pack_task(&pieces, task - panels.len(), range) };
             };
             ctx.isa.dispatch(Gradient { of: self, view, column });
-            let (lanes, out) = (self.lanes, &self.bias);
-            ctx.isa.dispatch(PanelSum { lanes, view, times: None, first: column, count, out });
+            if let (lanes, Some(out)) = (self.lanes, &self.bias) {
+                ctx.isa.dispatch(PanelSum { lanes, view, times: None, first: column, count, out });
+            }
         });
     }
 

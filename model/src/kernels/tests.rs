@@ -315,7 +315,7 @@ fn softmax_and_its_gradients_equal_the_naive_loops() {
             smoothing,
             hidden: &packed,
             weight: Outputs::new(dw.iter_mut().map(Vec::as_mut_slice), h),
-            bias: Outputs::new(db.iter_mut().map(Vec::as_mut_slice), v),
+            bias: Some(Outputs::new(db.iter_mut().map(Vec::as_mut_slice), v)),
         };
         gradient.run(ctx, &mut logits, (&mut dx, &mut Packed::default()));
         assert_eq!(bits_of(&logits, rows, v), bits(&expected), "{name}: logit gradients");

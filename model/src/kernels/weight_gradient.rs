@@ -292,6 +292,10 @@ impl Strips<'_, '_> {
         first: usize,
         count: usize,
     ) -> [[V; N]; R] {
+        if count == 0 {
+            // A lane without rows, which a tail of an adaptive softmax may have.
+            return [[V::zero(); N]; R];
+        }
         let (rows, step) = (self.right.rows, tile.width * LANES);
         let left = &self.packed[(tile.left * LANES + tile.column) * rows + first * R..][..count * R];
         let right = &self.right.data[tile.first * LANES * rows + first * step..][..count * step];

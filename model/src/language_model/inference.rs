@@ -2,7 +2,7 @@
 //! evaluations that need more than a sum; no gradients, no dropout.
 
 use super::LanguageModel;
-use crate::{ModelError, Parameters, Window};
+use crate::{ModelError, Parameters, Window, head::Aim};
 
 /// What [`LanguageModel::score`] finds at each place of a window, time-major. Kept from call to call for its memory.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -27,7 +27,7 @@ impl LanguageModel {
         scores: &mut Scores,
     ) -> Result<(), ModelError> {
         self.check(parameters, window, carries)?;
-        self.forward(parameters, window, carries);
+        self.forward(Aim::Evaluate, parameters, window, carries);
         scores.losses.clear();
         scores.losses.extend(self.tapes.head.row_losses());
         let top = self.tapes.layers.last().expect("a valid model has a layer");

@@ -156,7 +156,7 @@ fn check(
     check_length("touched rows", rows, gradient.rows.len())?;
     check_length("row values", rows * layout.row_width, gradient.row_values.len())?;
     let sorted = gradient.rows.windows(2).all(|pair| pair[0] < pair[1]);
-    let vocabulary = layout.dense_offset / layout.row_width.max(1);
+    let vocabulary = layout.rows;
     match gradient.rows.last() {
         _ if !sorted => Err(ModelError::OptimizerOption("touched rows must be sorted, each once".into())),
         Some(&last) if last as usize >= vocabulary => {

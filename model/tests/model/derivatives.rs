@@ -2,7 +2,7 @@
 
 use carousel_model::{
     Cell, GivenMasks, IGNORED_TARGET, LaneStreams, LanguageModel, ModelConfig, Parameters, Regularisation,
-    Window, philox4x32,
+    Softmax, Window, philox4x32,
 };
 
 const STEPS: usize = 5;
@@ -68,10 +68,10 @@ impl Case {
                 if target == IGNORED_TARGET {
                     continue;
                 }
-                for unit in stream * width..(stream + 1) * width {
+                for (unit, output) in outputs.iter().enumerate().skip(stream * width).take(width) {
                     let mask = self.output_mask.get(unit).map_or(1.0, |&m| f64::from(m));
-                    squares += (mask * outputs[unit]).powi(2);
-                    changes += before.get(unit).map_or(0.0, |before: &f64| (outputs[unit] - before).powi(2));
+                    squares += (mask * output).powi(2);
+                    changes += before.get(unit).map_or(0.0, |before: &f64| (output - before).powi(2));
                 }
                 let logits: Vec<f64> = logits[stream * v..][..v].iter().map(|&z| f64::from(z)).collect();
                 smoothed += logits[target as usize] - logits.iter().sum::<f64>() / v as f64;
@@ -170,6 +170,7 @@ fn assert_slopes(what: &str, mut case: Case) {
             off <= relative * computed.abs() + 2e-5,
             "{what}: {name}: {measured} measured, {computed} computed"
         );
+        assert!(computed != 0.0, "{what}: {name} has a gradient");
     }
 }
 
@@ -256,4 +257,32 @@ fn penalties_and_smoothed_targets_have_their_slopes() {
     let mask: Vec<f32> = (0..3 * 17).map(|unit| if unit % 3 == 0 { 0.0 } else { 1.5 }).collect();
     let case = Case::new(regularised(Cell::Lstm, penalised)).with_output_mask(mask);
     assert_slopes("alpha after dropout, beta before", case);
+}
+
+#[test]
+fn gradients_are_slopes_under_every_softmax() {
+    let adaptive = |cutoffs: &[usize], head_bias| Softmax::Adaptive {
+        cutoffs: cutoffs.to_vec(),
+        div_value: 2.0,
+        head_bias,
+    };
+    let softmaxes = [
+        adaptive(&[4], true),
+        adaptive(&[3, 11], false),
+        adaptive(&[], true),
+        Softmax::Sampled { samples: 5 },
+    ];
+    for softmax in softmaxes {
+        let embedding = if matches!(softmax, Softmax::Sampled { .. }) { 17 } else { 5 };
+        let config = ModelConfig {
+            vocabulary: 19,
+            embedding,
+            hidden: 17,
+            dropout: 0.4,
+            init: 0.4,
+            softmax,
+            ..ModelConfig::default()
+        };
+        assert_slopes(&format!("{:?}", config.softmax), Case::new(config));
+    }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use carousel_model::{
     Cell, Gradients, IGNORED_TARGET, Initialisation, Isa, LaneLoss, LaneStreams, LanguageModel, ModelConfig,
-    Parameters, Partial, Regularisation, Window, philox4x32,
+    Parameters, Partial, Regularisation, Softmax, Window, philox4x32,
 };
 
 /// Streams of each lane: uneven, seven streams in all and more.
@@ -43,6 +43,25 @@ fn regularised(cell: Cell) -> ModelConfig {
     };
     let initialisation = Initialisation::Orthogonal;
     ModelConfig { regularisation, initialisation, ..config(cell) }.with_widths(&[35, 21])
+}
+
+/// Every softmax: clusters with and without rows in a lane or in all, tails of one chunk and of several, few and many samples.
+fn softmaxes() -> Vec<ModelConfig> {
+    let adaptive = |vocabulary, cutoffs: &[usize], div_value| {
+        let softmax = Softmax::Adaptive { cutoffs: cutoffs.to_vec(), div_value, head_bias: div_value > 2.0 };
+        ModelConfig { vocabulary, softmax, ..config(Cell::Lstm) }
+    };
+    let sampled = |vocabulary, samples| {
+        let softmax = Softmax::Sampled { samples };
+        ModelConfig { vocabulary, embedding: 21, softmax, ..config(Cell::Lstm) }
+    };
+    vec![
+        adaptive(37, &[5, 14, 36], 2.0),
+        adaptive(3001, &[7, 700, 2990], 2.5),
+        adaptive(37, &[], 4.0),
+        sampled(37, 11),
+        sampled(3001, 600),
+    ]
 }
 
 /// A window of these lanes of the whole, with its carries.
@@ -144,11 +163,29 @@ fn instruction_sets_and_threads() {
     }
 }
 
+#[test]
+fn instruction_sets_and_threads_under_every_softmax() {
+    for config in softmaxes() {
+        let part = Part::of(&config, 0..5);
+        let portable = *Isa::available().last().unwrap();
+        let reference = compute(&config, &part, &[0..5], (portable, 1));
+        for isa in Isa::available() {
+            for threads in [1, 2, 3] {
+                let found = compute(&config, &part, &[0..5], (isa, threads));
+                let what = format!("{:?} {} {threads} threads", config.softmax, isa.name());
+                assert_same(&what, &reference, &found);
+            }
+        }
+    }
+}
+
 /// Lanes computed apart, by different workers, are the leaves of the tree that one worker folds inside.
 #[test]
 fn grouping_of_lanes() {
-    for config in Cell::ALL.into_iter().flat_map(|cell| [config(cell), regularised(cell)]) {
-        let (cell, regularised) = (config.cell, config.regularisation.locked_dropout);
+    let cells = Cell::ALL.into_iter().flat_map(|cell| [config(cell), regularised(cell)]);
+    for config in cells.chain(softmaxes()) {
+        let regularised = config.regularisation.locked_dropout;
+        let cell = format!("{} {:?}", config.cell, config.softmax);
         let best = (Isa::available()[0], 2);
         let whole = compute(&config, &Part::of(&config, 0..5), &[0..5], best);
         let leaves: Vec<_> =
@@ -221,29 +258,24 @@ fn evaluation_gives_the_loss_of_training_without_dropout() {
 /// Buffers that were given back are written over in full: what they held does not matter.
 #[test]
 fn recycled_buffers_leave_no_trace() {
-    for cell in Cell::ALL {
-        let plain = [false, true].map(|tied| ModelConfig {
-            tied,
-            embedding: if tied { 21 } else { 19 },
-            ..config(cell)
-        });
-        for config in plain.into_iter().chain([regularised(cell)]) {
-            let tied = config.tied;
-            let part = Part::of(&config, 0..5);
-            let parameters = Parameters::initial(&config, 3);
-            let mut model = LanguageModel::new(config).unwrap();
-            let mut compute = |carries: &[f32]| {
-                let mut carries = carries.to_vec();
-                let gradients =
-                    model.gradients(&parameters, &part.window(), &mut carries, &[0..2, 2..5]).unwrap();
-                let mut spoiled = gradients.clone();
-                spoiled.partials.iter_mut().for_each(|partial| partial.dense.fill(f32::NAN));
-                model.recycle(spoiled);
-                (gradients, carries)
-            };
-            let first = compute(&part.carries);
-            let second = compute(&part.carries);
-            assert_same(&format!("{cell}, tied {tied}"), &first, &second);
-        }
+    let tied = Cell::ALL.map(|cell| ModelConfig { tied: true, embedding: 21, ..config(cell) });
+    let cells = Cell::ALL.map(config).into_iter().chain(tied).chain(Cell::ALL.map(regularised));
+    for config in cells.chain(softmaxes()) {
+        let what = format!("{config:?}");
+        let part = Part::of(&config, 0..5);
+        let parameters = Parameters::initial(&config, 3);
+        let mut model = LanguageModel::new(config).unwrap();
+        let mut compute = |carries: &[f32]| {
+            let mut carries = carries.to_vec();
+            let gradients =
+                model.gradients(&parameters, &part.window(), &mut carries, &[0..2, 2..5]).unwrap();
+            let mut spoiled = gradients.clone();
+            spoiled.partials.iter_mut().for_each(|partial| partial.dense.fill(f32::NAN));
+            model.recycle(spoiled);
+            (gradients, carries)
+        };
+        let first = compute(&part.carries);
+        let second = compute(&part.carries);
+        assert_same(&what, &first, &second);
     }
 }

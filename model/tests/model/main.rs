@@ -11,4 +11,5 @@ mod golden;
 mod naive;
 mod optimizers;
 mod refusals;
+mod softmaxes;
 mod support;

@@ -7,11 +7,11 @@ use proptest::prelude::*;
 const DENSE: usize = 3 * BLOCK - 5;
 
 fn layout(rows_fold_into: Option<usize>) -> GradientLayout {
-    GradientLayout { dense: DENSE, dense_offset: 21, rows: 7, width: 3, rows_fold_into }
+    GradientLayout { dense: DENSE, dense_offset: 21, rows: 7, width: 3, most_rows: 7, rows_fold_into }
 }
 
 fn small(rows_fold_into: Option<usize>) -> GradientLayout {
-    GradientLayout { dense: 6, dense_offset: 8, rows: 5, width: 2, rows_fold_into }
+    GradientLayout { dense: 6, dense_offset: 8, rows: 5, width: 2, most_rows: 5, rows_fold_into }
 }
 
 fn whole(layout: &GradientLayout) -> Slice {

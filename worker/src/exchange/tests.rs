@@ -11,7 +11,14 @@ const ROWS: usize = 7;
 const WIDTH: usize = 2;
 
 fn layout(rows_fold_into: Option<usize>) -> GradientLayout {
-    GradientLayout { dense: DENSE, dense_offset: 14, rows: ROWS, width: WIDTH, rows_fold_into }
+    GradientLayout {
+        dense: DENSE,
+        dense_offset: 14,
+        rows: ROWS,
+        width: WIDTH,
+        most_rows: ROWS,
+        rows_fold_into,
+    }
 }
 
 fn lane(index: u32) -> Gradient {

@@ -105,6 +105,7 @@ mod tests {
             embedding: 2,
             hidden: 2,
             layers: 1,
+            initialisation: "uniform".into(),
             ..Default::default()
         };
         let settings = v1::RunSettings {

@@ -265,7 +265,7 @@ impl Trainer {
 /// A coordinator that says no is in the wrong, or this worker is; one that says nothing is gone.
 fn judge(status: Status) -> TrainerError {
     match status.code() {
-        Code::OutOfRange | Code::InvalidArgument | Code::Unimplemented => {
+        Code::OutOfRange | Code::InvalidArgument | Code::Unimplemented | Code::DataLoss => {
             TrainerError::Tokens(Box::new(status))
         }
         _ => TrainerError::SessionOver,

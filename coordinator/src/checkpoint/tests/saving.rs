@@ -41,7 +41,7 @@ fn one_at_a_time_and_the_second_snapshot_comes_back() {
     // The flag is what begin looks at; it is set before begin returns, and cleared before the answer.
     saver.begin(snapshot(4)).unwrap();
     let refused = (0..1000).find_map(|_| saver.begin(snapshot(8)).err());
-    assert_eq!(refused, Some(snapshot(8)));
+    assert_eq!(refused, Some(Box::new(snapshot(8))));
     [(); 2].iter().for_each(|()| open_gate.send(()).unwrap());
     drop(saver);
 }
