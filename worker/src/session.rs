@@ -108,7 +108,7 @@ fn endpoint(address: &str) -> Result<Endpoint, WorkerError> {
 
 /// What reaches the thread that computes.
 pub(crate) enum Mail {
-    Coordinator(Result<FromCoordinator, Status>),
+    Coordinator(Box<Result<FromCoordinator, Status>>),
     /// A newcomer wants a part of the replica.
     Pull {
         request: PullRequest,
@@ -204,12 +204,12 @@ impl Drop for Aborting {
 
 pub(crate) async fn read(mut inbound: Streaming<FromCoordinator>, sender: mpsc::Sender<Mail>) {
     while let Some(message) = inbound.next().await {
-        if sender.send(Mail::Coordinator(message)).await.is_err() {
+        if sender.send(Mail::Coordinator(message.into())).await.is_err() {
             return;
         }
     }
     let closed = Status::unavailable("the coordinator closed the session");
-    if sender.send(Mail::Coordinator(Err(closed))).await.is_err() {
+    if sender.send(Mail::Coordinator(Box::new(Err(closed)))).await.is_err() {
         tracing::debug!("the session was over already");
     }
 }

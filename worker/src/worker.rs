@@ -112,8 +112,12 @@ impl Worker {
 
     fn open(&mut self, mail: Mail, desk: &mut Desk) -> Result<Option<Parted>, TrainerError> {
         match mail {
-            Mail::Coordinator(Ok(message)) => return self.hear(message, desk),
-            Mail::Coordinator(Err(status)) => return Ok(Some(lost(&status))),
+            Mail::Coordinator(message) => {
+                return match *message {
+                    Ok(message) => self.hear(message, desk),
+                    Err(status) => Ok(Some(lost(&status))),
+                };
+            }
             Mail::Peer { worker, at, content } => {
                 if let Some(trainer) = &mut self.trainer {
                     let events = trainer.receive(at, worker, content)?;

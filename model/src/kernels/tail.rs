@@ -286,7 +286,6 @@ impl TailGradient<'_, '_> {
         let pieces = Pieces::new(packed, 1);
         // SAFETY: the room is this task's alone.
         unsafe { pack_rows(&pieces, weight, (&[tokens], steps), 0..steps) };
-        drop(pieces);
         let pair = |pair: usize| {
             let width = (blocks - 2 * pair).min(2);
             let right = &packed[pair * 2 * LANES * steps..][..width * LANES * steps];
