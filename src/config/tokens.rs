@@ -197,7 +197,7 @@ fn check_limits(limits: &Limits) -> Result<(), ConfigError> {
     };
     match *limits {
         Limits { min_count: 0, .. } => value("data.tokenizer.min_count", 0, "at least 1"),
-        Limits { max_vocab: Some(size @ (0 | 1 | 2)), .. } => {
+        Limits { max_vocab: Some(size @ 0..=2), .. } => {
             value("data.tokenizer.max_vocab", size, "at least 3: <unk>, <eos> and one more")
         }
         Limits { max_counted: size @ 0..1000, .. } => {
