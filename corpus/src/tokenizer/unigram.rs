@@ -46,7 +46,7 @@ pub(super) fn train(counted: Counted, config: &Subwords) -> String {
         model = model.pruned(&words, target);
     }
     let mut pieces = model.pieces;
-    pieces.sort_by(|a, b| by_score(a, b));
+    pieces.sort_by(by_score);
     let mut room = wanted.saturating_sub(256);
     pieces.retain(|(piece, _)| {
         let stays = piece.len() == 1 || room > 0;
