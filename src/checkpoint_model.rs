@@ -46,11 +46,11 @@ impl CheckpointModel {
 }
 
 /// The weights an evaluation uses, and whether they are an average: where the optimizer keeps one, that, which is the last
-/// weights themselves until averaging begins.
+/// weights themselves until averaging begins. Before the first step there is none yet.
 pub(crate) fn weights_of(checkpoint: &Checkpoint) -> (&[f32], bool) {
     let sections = &checkpoint.snapshot.sections;
     let average = checkpoint.state.optimizer_state.iter().position(|name| name == AVERAGE);
-    match average {
+    match average.filter(|_| checkpoint.state.step > 0) {
         Some(state) => (&sections[1 + state], sections[1 + state] != sections[0]),
         None => (&sections[0], false),
     }

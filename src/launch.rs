@@ -59,7 +59,7 @@ pub(crate) fn prepare(
     if found.is_none() && folder.exists() {
         return Err(RunError::Exists { path: folder }.into());
     }
-    let tokens = prepare::tokens_of(&config, &arguments.config)?;
+    let tokens = prepare::tokens_of(&config, &arguments.config, |line| println!("{line}"))?;
     let token_files = token_files::of_run(&config, &tokens)?;
     let RunTokens { tokenizer, train, valid, test, folder: prepared } = tokens;
     // Kept with the run, so that an evaluation finds it.

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use carousel_corpus::{
-    Corpus, CorpusError, DataConfig, DocumentOrder, Opened, Prepared, PreparedError, Progress, Stage,
-    TokenFileError, Tokenizer, Tokens,
+    Corpus, CorpusError, DataConfig, DocumentOrder, Opened, Prepared, PreparedError, Progress, Source, Split,
+    Stage, TokenFileError, Tokenizer, Tokens,
 };
 use carousel_model::philox4x32;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -49,12 +49,24 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     let threads = arguments.threads.map_or(cores, NonZero::get);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(Failure::failed)?;
+    pool.install(|| make(&folder, &data, &mut bar)).map(|_| ())
+}
+
+/// Makes the folder and says what came of it.
+fn make(folder: &Path, data: &DataConfig, bar: &mut Bar) -> Result<Prepared, Failure> {
     let begun = Instant::now();
-    let made = pool.install(|| Prepared::make(&folder, &data, &mut |progress| bar.show(progress)));
+    let made = Prepared::make(folder, data, &mut |progress| bar.show(progress));
     bar.finish();
-    let made = made.map_err(failure)?;
-    print(&made.prepared, begun.elapsed());
-    Ok(())
+    let prepared = made.map_err(failure)?.prepared;
+    print(&prepared, begun.elapsed());
+    Ok(prepared)
+}
+
+/// Whether the training text is too large to be held as tokens. One of unknown length is not.
+fn is_large(config: &Config, data: &DataConfig) -> Result<bool, Failure> {
+    let options = data.source_options(Split::Train);
+    let source = Source::open(Split::Train.setting(), data.paths(Split::Train), &options)?;
+    Ok(source.total_bytes().is_some_and(|bytes| bytes > config.data.in_memory))
 }
 
 /// The folder of a configuration's prepared tokens.
@@ -119,18 +131,27 @@ pub(crate) struct RunTokens {
 }
 
 /// Reads a configuration's tokens: from the folder that was prepared for it, if there is one, and from its text
-/// otherwise. `path`: the configuration's own, for the folder's name.
+/// otherwise. `path`: the configuration's own, for the folder's name. `say` hears which it is.
 ///
 /// # Errors
 /// When there is a folder that does not fit, or one is named in the configuration and is not there.
-pub(crate) fn tokens_of(config: &Config, path: &Path) -> Result<RunTokens, Failure> {
+pub(crate) fn tokens_of(config: &Config, path: &Path, say: fn(String)) -> Result<RunTokens, Failure> {
     let data = launch::data_config(config)?;
     let folder = folder_of(config, path);
     let named = config.data.prepared.is_some();
-    let Some(prepared) = Prepared::find(&folder).map_err(CorpusError::from)? else {
-        return if named { Err(missing(&folder, path)) } else { from_text(config, &data) };
-    };
     let mut bar = Bar::new();
+    let prepared = match Prepared::find(&folder).map_err(CorpusError::from)? {
+        Some(prepared) => prepared,
+        None if named => return Err(missing(&folder, path)),
+        None if !is_large(config, &data)? => return from_text(config, &data),
+        None => {
+            say(format!(
+                "text        is larger than data.in_memory, {} bytes: preparing it",
+                config.data.in_memory
+            ));
+            make(&folder, &data, &mut bar)?
+        }
+    };
     let opened = prepared.open(&data, named, &mut |progress| bar.show(progress));
     bar.finish();
     let opened = opened.map_err(|error| match error {
@@ -138,9 +159,12 @@ pub(crate) fn tokens_of(config: &Config, path: &Path) -> Result<RunTokens, Failu
         other => other.into(),
     })?;
     for split in &opened.absent {
-        println!("text        {} is not here; its tokens are used as they were prepared", split.setting());
+        say(format!(
+            "text        {} is not here; its tokens are used as they were prepared",
+            split.setting()
+        ));
     }
-    println!("tokens      {} fits and is used", folder.display());
+    say(format!("tokens      {} fits and is used", folder.display()));
     from_files(config, opened, folder)
 }
 
@@ -150,7 +174,9 @@ pub(crate) fn tokens_of(config: &Config, path: &Path) -> Result<RunTokens, Failu
 /// When the folder does not fit the text any more, or the text not the tokenizer; those of reading it.
 pub(crate) fn tokens_of_run(config: &Config, tokenizer: &Tokenizer) -> Result<RunTokens, Failure> {
     let tokens = match config.data.prepared.as_ref().map(Path::new) {
-        Some(folder) if folder.exists() => tokens_of(config, Path::new("CONFIG.toml"))?,
+        Some(folder) if folder.exists() => {
+            tokens_of(config, Path::new("CONFIG.toml"), |line| eprintln!("{line}"))?
+        }
         Some(folder) => {
             eprintln!("note: {} is not there any more; reading the text", folder.display());
             from_text(config, &launch::data_config(config)?)?

@@ -99,7 +99,7 @@ fn may_differ(key: &str, found: Option<&Value>, own: Option<&Value>) -> bool {
     let raised = matches!(key, "train.epochs" | "train.steps")
         && matches!((found, own), (Some(Value::Integer(found)), Some(Value::Integer(own))) if found >= own);
     let elsewhere = key.starts_with("cluster.") || key.starts_with("sample.");
-    let unseen = ["train.keep_checkpoints", "data.prepared"].contains(&key);
+    let unseen = ["train.keep_checkpoints", "data.prepared", "data.in_memory"].contains(&key);
     found == own || raised || elsewhere || unseen
 }
 

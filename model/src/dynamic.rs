@@ -16,8 +16,8 @@ use std::collections::BTreeSet;
 use rayon::prelude::*;
 
 use crate::{
-    GradientLayout, Gradients, LaneLoss, LanguageModel, ModelError, Parameters, Partial, Window,
-    optimizer::CHUNK, window::check_length,
+    GradientLayout, Gradients, LaneLoss, LanguageModel, ModelError, Parameters, Partial, Softmax,
+    SoftmaxError, Window, optimizer::CHUNK, window::check_length,
 };
 
 /// Which way the weights follow a segment's gradient.
@@ -215,6 +215,9 @@ fn whole_gradient(
     window: &Window<'_>,
     carries: &mut [f32],
 ) -> Result<(Gradients, GradientLayout), ModelError> {
+    if matches!(model.config().softmax, Softmax::Sampled { .. }) {
+        return Err(SoftmaxError::Dynamic.into());
+    }
     let all = 0..window.lanes.len();
     let gradients = model.gradients(parameters, window, carries, std::slice::from_ref(&all))?;
     Ok((gradients, model.config().gradient_layout()))

@@ -96,6 +96,13 @@ pub(crate) struct Data {
     /// The folder that `carousel prepare` makes; none: prepared/ and the configuration's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prepared: Option<String>,
+    /// A training text of more bytes than this, as it is stored, is prepared before a run of it begins.
+    #[serde(skip_serializing_if = "is_usual_in_memory")]
+    pub in_memory: u64,
+}
+
+fn is_usual_in_memory(bytes: &u64) -> bool {
+    *bytes == Data::default().in_memory
 }
 
 impl Default for Data {
@@ -114,6 +121,7 @@ impl Default for Data {
             documents: Documents::Joined,
             eos: None,
             prepared: None,
+            in_memory: 256 << 20,
         }
     }
 }

@@ -67,6 +67,10 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     let fits = !model.tied || model.softmax.0 == SoftmaxConfig::Full;
     let expected = "tied = false: only the full softmax shares the embedding's matrix";
     require(fits, "model.tied", format!("true, with softmax {kind:?}"), expected)?;
+    let smoothing = model.label_smoothing;
+    let fits = smoothing == 0.0 || model.softmax.0 == SoftmaxConfig::Full;
+    let found = format!("{smoothing}, with softmax {kind:?}");
+    require(fits, "model.label_smoothing", found, "0: only the full softmax has smoothed targets")?;
     match &model.softmax.0 {
         SoftmaxConfig::Full => Ok(()),
         SoftmaxConfig::Adaptive { cutoffs, div_value, .. } => {

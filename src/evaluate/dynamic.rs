@@ -2,7 +2,8 @@
 //! options, the statistics over the training text, and the walk through the segments.
 
 use carousel_model::{
-    DynamicEvaluation, DynamicRule, GradientStatistics, LaneStreams, LanguageModel, Window,
+    DynamicEvaluation, DynamicRule, GradientStatistics, LaneStreams, LanguageModel, Parameters, Softmax,
+    Window,
 };
 use serde::Serialize;
 
@@ -115,11 +116,16 @@ pub(super) fn evaluate(
     streams: usize,
     settings: Settings,
 ) -> Result<Sum, Failure> {
-    let mut learner = LanguageModel::new(model.model.config().without_regularisation())?;
+    let (mut learner, trained) = learner(model)?;
     let statistics = match settings.statistics {
         Some(at_most) => {
             let training = subject.training_tokens(&model.config, &model.tokenizer)?;
-            Some(statistics(&mut learner, model, &training, (settings.segment, at_most))?)
+            Some(statistics(
+                (&mut learner, &trained),
+                model.carry_floats,
+                &training,
+                (settings.segment, at_most),
+            )?)
         }
         None => None,
     };
@@ -128,7 +134,7 @@ pub(super) fn evaluate(
         _ => DynamicRule::Sgd,
     };
     let rates = (settings.learning_rate, settings.decay);
-    let mut dynamic = DynamicEvaluation::new(model.parameters.clone(), rule, rates)?;
+    let mut dynamic = DynamicEvaluation::new(trained, rule, rates)?;
     let lanes = [LaneStreams { lane: 0, first_stream: 0, streams }];
     let mut windows = Windows::evaluation(&subject.tokens, streams, settings.segment)?;
     let mut carries = vec![0.0; streams * model.carry_floats];
@@ -148,10 +154,24 @@ pub(super) fn evaluate(
     Ok(sum)
 }
 
+/// The model without anything that belongs to training alone, and its weights: a sampled softmax has those of a full one, in
+/// another order.
+fn learner(model: &CheckpointModel) -> Result<(LanguageModel, Parameters), Failure> {
+    let mut config = model.model.config().without_regularisation();
+    if matches!(config.softmax, Softmax::Sampled { .. }) {
+        config.softmax = Softmax::Full;
+    }
+    let tensors = config.parameter_layout().tensors;
+    let tensor = |name: &str| model.parameters.tensor(name).expect("both softmaxes have the same tensors");
+    let flat = tensors.iter().flat_map(|spec| tensor(&spec.name)).copied().collect();
+    let trained = Parameters::from_flat(&config, flat)?;
+    Ok((LanguageModel::new(config)?, trained))
+}
+
 /// Mean squares of the gradients over the beginning of every stream of the training text.
 fn statistics(
-    learner: &mut LanguageModel,
-    model: &CheckpointModel,
+    (learner, trained): (&mut LanguageModel, &Parameters),
+    carry_floats: usize,
     training: &[u32],
     (steps, at_most): (usize, u64),
 ) -> Result<GradientStatistics, Failure> {
@@ -160,11 +180,11 @@ fn statistics(
     let mut windows = Windows::training(training, streams, steps)?;
     let count = windows.count().min(at_most);
     windows = windows.at_most(count);
-    let mut statistics = GradientStatistics::new(model.parameters.as_slice().len());
-    let mut carries = vec![0.0; streams * model.carry_floats];
+    let mut statistics = GradientStatistics::new(trained.as_slice().len());
+    let mut carries = vec![0.0; streams * carry_floats];
     for index in 0..count {
         let window = segment(&mut windows, index, (steps, &lanes));
-        statistics.add(learner, &model.parameters, &window, &mut carries)?;
+        statistics.add(learner, trained, &window, &mut carries)?;
     }
     Ok(statistics)
 }

@@ -45,6 +45,8 @@ enum ExportError {
         "PyTorch has no module for the cell {cell}: export it with --format onnx, whose LSTM has peepholes"
     )]
     NotInPyTorch { cell: String },
+    #[error("ONNX has no adaptive softmax: export the model with --format pytorch")]
+    AdaptiveInOnnx,
     #[error("{name}: neither PyTorch's modules nor ONNX's operators have such a tensor")]
     Unknown { name: String },
     #[error("{found} bytes of weights: an ONNX file has less than {limit} (2 GiB, the limit of protobuf)")]
@@ -69,11 +71,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let model = CheckpointModel::open(&arguments.path)?;
     let config = crate::launch::model_config(&model.config, model.vocabulary)?;
     let standard = Standard::new(&config, &model.parameters)?;
-    let (tensors, note) = (standard.tensors.len(), standard.note);
+    let (tensors, notes) = (standard.tensors.len(), standard.notes.clone());
     let bytes = bytes(standard, arguments.format)?;
     write(out, &bytes).map_err(|source| ExportError::Io { path: out.clone(), source })?;
     println!("written     {}: {tensors} tensors, {} bytes", out.display(), bytes.len());
-    note.into_iter().for_each(|note| println!("note        {note}"));
+    notes.iter().for_each(|note| println!("note        {note}"));
     Ok(())
 }
 

@@ -35,14 +35,20 @@ pub(super) struct Standard {
     pub vocabulary: usize,
     /// In PyTorch's order; with tied weights without `decoder.weight`.
     pub tensors: Vec<Tensor>,
-    /// In which way the weights are not those of the run, though what they compute is.
-    pub note: Option<&'static str>,
+    /// What the user should know: where the file is laid out otherwise than the run's own weights.
+    pub notes: Vec<&'static str>,
 }
 
 const COUPLED: &str = "lstm_coupled is written as an LSTM whose forget gate has the input gate's weights negated: \
      sigmoid(-x) = 1 - sigmoid(x). The same outputs; trained further elsewhere, the gates go their own ways";
 const NO_FORGET: &str = "lstm_no_forget is written as an LSTM whose forget gate has weights 0 and bias 40: sigmoid(40) is 1 in \
      float32. The same outputs; trained further elsewhere, the gate may move";
+
+const WIDTHS: &str = "the layers have widths of their own: each is a recurrent module of one layer (PyTorch: `rnn` is a \
+     ModuleList; ONNX: a state in and out for each)";
+
+const ADAPTIVE: &str =
+    "head.* and tail.* are what torch.nn.AdaptiveLogSoftmaxWithLoss holds; there is no decoder";
 
 /// Its sigmoid is 1 in float32, and in float64 1 - 4e-18.
 const OPEN: f32 = 40.0;
@@ -74,7 +80,20 @@ impl Standard {
         let units = |layer| layout.get(&format!("rnn.weight_hh_l{layer}")).map(|tensor| tensor.shape[1]);
         let hidden: Vec<usize> = (0..).map_while(units).collect();
         let (layers, vocabulary) = (hidden.len(), config.vocabulary);
-        Ok(Self { recurrence, layers, hidden, vocabulary, tensors, note })
+        let standard = Self { recurrence, layers, hidden, vocabulary, tensors, notes: Vec::new() };
+        let widths = (!standard.is_one_module()).then_some(WIDTHS);
+        let adaptive = standard.is_adaptive().then_some(ADAPTIVE);
+        Ok(Self { notes: note.into_iter().chain(widths).chain(adaptive).collect(), ..standard })
+    }
+
+    /// Whether one recurrent module holds all layers; else each layer is a module of its own.
+    pub(super) fn is_one_module(&self) -> bool {
+        self.hidden.iter().all(|width| *width == self.hidden[0])
+    }
+
+    /// Whether an adaptive softmax stands in the decoder's place; PyTorch only.
+    pub(super) fn is_adaptive(&self) -> bool {
+        self.get("head.weight").is_some()
     }
 
     /// The tensor of this name.
@@ -87,7 +106,8 @@ fn is_known(name: &str) -> bool {
     let of_layer = ["weight_ih", "weight_hh", "bias_ih", "bias_hh", "w_ci", "w_cf", "w_co"];
     let module = name.strip_prefix("rnn.").and_then(|rest| rest.split_once("_l"));
     let layer = module.is_some_and(|(kind, layer)| of_layer.contains(&kind) && layer.parse::<u32>().is_ok());
-    layer || ["encoder.weight", "decoder.weight", "decoder.bias"].contains(&name)
+    let adaptive = name.starts_with("head.") || name.starts_with("tail.");
+    layer || adaptive || ["encoder.weight", "decoder.weight", "decoder.bias"].contains(&name)
 }
 
 /// Rows i, f, g, o: gives the rows f the weights that make a standard LSTM of the two cells without a forget gate of their own.

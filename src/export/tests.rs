@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use carousel_model::{Cell, LanguageModel, ModelConfig, Parameters};
+use carousel_model::{Cell, LanguageModel, ModelConfig, Parameters, Softmax};
 use prost::Message;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -37,7 +37,15 @@ impl Case {
     fn new(cell: Cell, layers: usize, tied: bool) -> Self {
         let embedding = if tied { 6 } else { 5 };
         let base = ModelConfig { cell, layers, tied, embedding, ..ModelConfig::default() };
-        let config = ModelConfig { vocabulary: VOCABULARY, hidden: 6, init: 0.7, ..base };
+        Self::of(ModelConfig { vocabulary: VOCABULARY, hidden: 6, init: 0.7, ..base })
+    }
+
+    /// Layers of 7, 4 and 6 units.
+    fn uneven(cell: Cell) -> Self {
+        Self::of(Self::new(cell, 3, true).config.with_widths(&[7, 4, 6]))
+    }
+
+    fn of(config: ModelConfig) -> Self {
         let parameters = Parameters::initial(&config, 5);
         let tokens: Vec<u32> = (0..STEPS * STREAMS).map(|n| (n * n * 7 + n) as u32 % 11).collect();
         let before: Vec<f32> =
@@ -48,11 +56,23 @@ impl Case {
 
     fn name(&self) -> String {
         let tied = if self.config.tied { "-tied" } else { "" };
-        format!("{}-{}{tied}", self.config.cell, self.config.layers)
+        let uneven = if self.is_uneven() { "-uneven" } else { "" };
+        format!("{}-{}{tied}{uneven}", self.config.cell, self.config.layers)
+    }
+
+    fn is_uneven(&self) -> bool {
+        self.config.width(0) != self.config.hidden
     }
 
     fn all() -> Vec<Self> {
-        let each = |cell| [Self::new(cell, 1, false), Self::new(cell, 2, false), Self::new(cell, 3, true)];
+        let each = |cell| {
+            [
+                Self::new(cell, 1, false),
+                Self::new(cell, 2, false),
+                Self::new(cell, 3, true),
+                Self::uneven(cell),
+            ]
+        };
         Cell::ALL.into_iter().flat_map(each).collect()
     }
 
@@ -61,25 +81,33 @@ impl Case {
         bytes(standard, format).map_err(|error| error.to_string())
     }
 
-    /// (L, B, H) of `h` (0) or `c` (1).
-    fn state(&self, carries: &[f32], which: usize) -> Vec<f32> {
-        let (layers, hidden) = (self.config.layers, self.config.hidden);
-        let at = |layer, stream| (stream * self.config.carry_len()) + (which * layers + layer) * hidden;
-        let rows = (0..layers).flat_map(|layer| (0..STREAMS).map(move |stream| (layer, stream)));
-        rows.flat_map(|(layer, stream)| carries[at(layer, stream)..][..hidden].to_vec()).collect()
-    }
-
-    /// Every tensor a reader gets or must give: name, shape, values.
-    fn tensors(&self) -> Vec<(&'static str, Vec<usize>, Vec<f32>)> {
-        let shape = vec![self.config.layers, STREAMS, self.config.hidden];
-        let mut tensors = vec![("logits", vec![STEPS, STREAMS, VOCABULARY], self.logits.clone())];
-        for (which, (before, after)) in
-            [("h0", "hn"), ("c0", "cn")].into_iter().take(self.config.carry_tensors().len()).enumerate()
-        {
-            tensors.push((before, shape.clone(), self.state(&self.before, which)));
-            tensors.push((after, shape.clone(), self.state(&self.after, which)));
+    /// The state's tensors: name, shape, values; `when` is 0 before and n after.
+    fn state(&self, carries: &[f32], when: &str) -> Vec<(String, Vec<usize>, Vec<f32>)> {
+        let (mut tensors, mut offset) = (Vec::new(), 0);
+        for tensor in self.config.carry_tensors() {
+            let (layers, hidden) = (tensor.layers, tensor.hidden);
+            let at = |layer, stream| stream * self.config.carry_len() + offset + layer * hidden;
+            let rows = (0..layers).flat_map(|layer| (0..STREAMS).map(move |stream| (layer, stream)));
+            let values = rows.flat_map(|(layer, stream)| carries[at(layer, stream)..][..hidden].to_vec());
+            let name = match tensor.name.split_once('_') {
+                Some((state, layer)) => format!("{state}{when}_{layer}"),
+                None => format!("{}{when}", tensor.name),
+            };
+            tensors.push((name, vec![layers, STREAMS, hidden], values.collect()));
+            offset += layers * hidden;
         }
         tensors
+    }
+
+    /// What a reader gets beside the tokens.
+    fn inputs(&self) -> Vec<(String, Vec<usize>, Vec<f32>)> {
+        self.state(&self.before, "0")
+    }
+
+    /// What it must give.
+    fn outputs(&self) -> Vec<(String, Vec<usize>, Vec<f32>)> {
+        let logits = ("logits".to_owned(), vec![STEPS, STREAMS, VOCABULARY], self.logits.clone());
+        std::iter::once(logits).chain(self.state(&self.after, "n")).collect()
     }
 }
 
@@ -109,13 +137,12 @@ fn apart(found: &[f64], expected: &[f32]) -> f64 {
 fn onnx_s_operators_compute_what_the_model_does() {
     for case in Case::all() {
         let file = Model::decode(&*case.exported(Format::Onnx).unwrap()).unwrap();
-        let given = case.tensors().into_iter().filter(|(name, ..)| name.ends_with('0'));
         let mut interpreter = Interpreter::new(file.graph.unwrap());
-        given.for_each(|(name, shape, values)| interpreter.give(name, &shape, &values));
+        case.inputs().iter().for_each(|(name, shape, values)| interpreter.give(name, shape, values));
         interpreter.give_tokens("tokens", &[STEPS, STREAMS], &case.tokens);
         interpreter.run();
-        for (name, shape, values) in case.tensors().into_iter().filter(|(name, ..)| !name.ends_with('0')) {
-            let (found_shape, found) = interpreter.output(name);
+        for (name, shape, values) in case.outputs() {
+            let (found_shape, found) = interpreter.output(&name);
             assert_eq!(found_shape, shape, "{}: {name}", case.name());
             let apart = apart(&found, &values);
             assert!(apart < NEAR, "{}: {name} is {apart:e} apart", case.name());
@@ -140,7 +167,11 @@ fn the_state_dict_is_the_model_under_pytorch_s_names() {
         assert_eq!(file.len(), layout.tensors.len(), "{}", case.name());
         let mut values = Vec::new();
         for tensor in &layout.tensors {
-            let found = file.tensor(&tensor.name).unwrap();
+            let name = match (case.is_uneven(), tensor.name.rsplit_once("_l")) {
+                (true, Some((kind, layer))) => format!("{kind}_l0").replace("rnn.", &format!("rnn.{layer}.")),
+                _ => tensor.name.clone(),
+            };
+            let found = file.tensor(&name).unwrap();
             assert_eq!((found.shape(), found.dtype()), (tensor.shape.as_slice(), Dtype::F32));
             values.extend(found.data().chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())));
         }
@@ -167,6 +198,25 @@ fn peepholes_are_refused_where_pytorch_has_none() {
     assert!(error.contains("lstm_peephole") && error.contains("--format onnx"), "{error}");
 }
 
+#[test]
+fn an_adaptive_softmax_goes_to_pytorch_under_its_names_and_not_to_onnx() {
+    let softmax = Softmax::Adaptive { cutoffs: vec![3, 6], div_value: 2.0, head_bias: false };
+    let case = Case::of(ModelConfig { softmax, ..Case::new(Cell::Gru, 2, false).config });
+    let file = case.exported(Format::Pytorch).unwrap();
+    let file = SafeTensors::deserialize(&file).unwrap();
+    let layout = case.parameters.layout();
+    assert_eq!(file.len(), layout.tensors.len());
+    assert!(layout.get("tail.1.0.weight").is_some() && layout.get("decoder.weight").is_none());
+    for tensor in &layout.tensors {
+        let values: &[f32] = &case.parameters.as_slice()[tensor.offset..][..tensor.len()];
+        let found = file.tensor(&tensor.name).unwrap();
+        let floats = found.data().chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()));
+        assert!(floats.eq(values.iter().copied()) && found.shape() == tensor.shape, "{}", tensor.name);
+    }
+    let error = case.exported(Format::Onnx).unwrap_err();
+    assert!(error.contains("ONNX has no adaptive softmax"), "{error}");
+}
+
 /// With PyTorch, onnx and onnxruntime themselves. `CAROUSEL_PYTHON` names a Python that has them, and then they must be there;
 /// else `python3` is tried.
 #[test]
@@ -187,7 +237,7 @@ fn pytorch_and_onnxruntime_compute_what_the_model_does() {
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     println!("{out}");
     assert!(output.status.success(), "{out}{err}");
-    assert_eq!(out.lines().count(), 7 * 3 + 6 * 3, "a line a case and program: {out}");
+    assert_eq!(out.lines().count(), 7 * 4 + 6 * 4, "a line a case and program: {out}");
 }
 
 fn write(case: &Case, folder: &Path) {
@@ -201,19 +251,24 @@ fn write(case: &Case, folder: &Path) {
         Cell::Gru | Cell::RnnTanh | Cell::RnnRelu => config.cell.name(),
         _ => "lstm",
     };
+    let (inputs, outputs) = (case.inputs(), case.outputs());
+    let names = |tensors: &[(String, Vec<usize>, Vec<f32>)]| -> Vec<String> {
+        tensors.iter().map(|(name, ..)| name.clone()).collect()
+    };
+    let widths: Vec<usize> = (0..config.layers).map(|layer| config.width(layer)).collect();
     let json = serde_json::json!({
-        "module": module, "layers": config.layers, "tied": config.tied, "vocabulary": config.vocabulary,
-        "embedding": config.embedding, "hidden": config.hidden,
+        "module": module, "tied": config.tied, "vocabulary": config.vocabulary, "embedding": config.embedding,
+        "widths": widths, "inputs": names(&inputs), "outputs": names(&outputs),
     });
     std::fs::write(folder.join("case.json"), json.to_string()).unwrap();
     let tokens: Vec<i64> = case.tokens.iter().map(|token| i64::from(*token)).collect();
-    let tensors = case.tensors();
+    let tensors = [inputs, outputs].concat();
     let mut views = vec![(
-        "tokens",
+        "tokens".to_owned(),
         TensorView::new(Dtype::I64, vec![STEPS, STREAMS], bytemuck::cast_slice(&tokens)).unwrap(),
     )];
     views.extend(tensors.iter().map(|(name, shape, values)| {
-        (*name, TensorView::new(Dtype::F32, shape.clone(), bytemuck::cast_slice(values)).unwrap())
+        (name.clone(), TensorView::new(Dtype::F32, shape.clone(), bytemuck::cast_slice(values)).unwrap())
     }));
     let bytes = safetensors::serialize(views, None).unwrap();
     std::fs::write(folder.join("expected.safetensors"), bytes).unwrap();

@@ -147,7 +147,8 @@ impl Source {
             let rest = name.strip_prefix(from.as_str())?.strip_prefix('.')?;
             Some(format!("{to}.{rest}"))
         };
-        self.modules.iter().find_map(module).unwrap_or_else(|| name.to_owned())
+        let renamed = self.modules.iter().find_map(module).unwrap_or_else(|| name.to_owned());
+        of_one_module(&renamed).unwrap_or(renamed)
     }
 
     fn values(
@@ -195,6 +196,13 @@ impl Source {
             == (encoder.dtype(), encoder.shape(), encoder.data());
         if same { Ok(()) } else { Err(ImportError::NotTied { path: self.path.clone() }) }
     }
+}
+
+/// `rnn.1.weight_ih_l0`, of a list of one-layer modules, is `rnn.weight_ih_l1`.
+fn of_one_module(name: &str) -> Option<String> {
+    let (layer, rest) = name.strip_prefix("rnn.")?.split_once('.')?;
+    let kind = rest.strip_suffix("_l0")?;
+    layer.parse::<u32>().ok().map(|layer| format!("rnn.{kind}_l{layer}"))
 }
 
 const ENCODER: &str = "encoder.weight";

@@ -65,6 +65,15 @@ fn modules_have_other_names_in_other_programs() {
 }
 
 #[test]
+fn a_list_of_one_layer_modules_is_read_as_layers() {
+    let mut list = tensors();
+    list.iter_mut().for_each(|t| t.0 = t.0.replace("rnn.", "rnn.0."));
+    assert_eq!(import(&list, false, &[]), import(&tensors(), false, &[]));
+    assert_eq!(of_one_module("rnn.12.weight_hh_l0").unwrap(), "rnn.weight_hh_l12");
+    assert_eq!([of_one_module("rnn.x.weight_hh_l0"), of_one_module("rnn.weight_hh_l0")], [None, None]);
+}
+
+#[test]
 fn other_floating_point_types_are_converted_and_counted() {
     let mut mixed = tensors();
     mixed[0].1 = Dtype::F64;

@@ -198,7 +198,7 @@ fn options_that_make_no_sense_are_named() {
     assert!(message.contains("data.train") && message.contains("tokenizer.json"), "{message}");
 }
 
-/// Whatever was trained: an average, layers of unequal width, all that is for training alone.
+/// Whatever was trained: an average, layers of unequal width, another softmax, all that is for training alone.
 #[test]
 fn every_kind_of_model_is_measured_the_same_by_everybody() {
     let awd = [
@@ -211,7 +211,11 @@ fn every_kind_of_model_is_measured_the_same_by_everybody() {
         "model.label_smoothing=0.1",
     ];
     let averaged = ["train.optimizer={kind=\"asgd\",t0=9,weight_decay=0.01}", "train.learning_rate=0.5"];
-    for (sets, is_averaged) in [(&awd[..], false), (&averaged[..], true)] {
+    let adaptive = ["model.softmax={kind=\"adaptive\",cutoffs=[6,15],div_value=2.0}"];
+    let sampled = ["model.softmax={kind=\"sampled\",samples=9}", "model.embedding=13"];
+    for (sets, is_averaged) in
+        [(&awd[..], false), (&averaged[..], true), (&adaptive[..], false), (&sampled[..], false)]
+    {
         let shop = Workshop::new();
         let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
         shop.trained("run", &[&sets[..], &["--set", "train.steps=25"]].concat());
@@ -230,5 +234,11 @@ fn every_kind_of_model_is_measured_the_same_by_everybody() {
         assert!((still - plain).abs() < 1e-12, "{sets:?}: {still} {plain}");
         let cached = number(&figures(&shop, &["--cache", "50", "--cache-lambda", "0"]), "loss");
         assert!((cached - plain).abs() < 1e-12, "{sets:?}: {cached} {plain}");
+        let written = shop.succeed(&["generate", "run", "--prompt", "t", "--tokens", "50", "--json"]);
+        let written: Value = serde_json::from_str(&written).unwrap();
+        shop.write("written.txt", &format!("t{}", written["text"].as_str().unwrap()));
+        let read = number(&figures(&shop, &["--text", "written.txt", "--streams", "1"]), "loss") * 50.0;
+        let off = (read + number(&written, "log_probability")).abs();
+        assert!(off < 1e-3, "{sets:?}: {read} nats to read, {written} to write");
     }
 }

@@ -77,6 +77,22 @@ fn the_folder_by_the_configuration_s_name_is_found_and_used() {
 }
 
 #[test]
+fn a_text_too_large_for_memory_is_prepared_before_it_is_trained_on() {
+    let shop = Workshop::new();
+    let steps = ["--set", "train.steps=4"];
+    let from_memory = shop.trained("small", &steps);
+    assert!(!shop.path("prepared").exists());
+    let large =
+        [&["train", "run.toml", "--run", "large", "--set", "data.in_memory=5000"], &steps[..]].concat();
+    let said = shop.succeed(&large);
+    assert!(
+        said.contains("larger than data.in_memory, 5000 bytes") && said.contains("prepared    prepared/run"),
+        "{said}"
+    );
+    assert_eq!(shop.digest("large"), from_memory);
+}
+
+#[test]
 fn a_run_goes_on_whether_its_tokens_were_in_memory_or_in_files() {
     let shop = Workshop::new();
     // Not the cosine, which knows its end.

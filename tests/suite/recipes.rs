@@ -10,6 +10,7 @@ const TEXTS: &[(&str, &[&str])] = &[
     ("TANG_POEMS", &[]),
     ("LINUX_KERNEL", &[]),
     ("PTB", &["ptb.train.txt", "ptb.valid.txt", "ptb.test.txt"]),
+    ("PTB_CHARS", &["ptb.char.train.txt", "ptb.char.valid.txt", "ptb.char.test.txt"]),
     ("WIKITEXT_2", &["wiki.train.tokens", "wiki.valid.tokens", "wiki.test.tokens"]),
 ];
 
@@ -36,7 +37,7 @@ fn train(shop: &Workshop, recipe: &Path, further: &[&str], place: impl Fn(&str) 
 #[test]
 fn each_recipe_is_a_configuration_that_asks_for_its_text() {
     let shop = Workshop::new();
-    assert!(recipes().len() >= 8, "{:?}", recipes());
+    assert!(recipes().len() >= 11, "{:?}", recipes());
     for recipe in recipes() {
         let (success, said) = train(&shop, &recipe, &[], |variable| format!("nowhere/{variable}"));
         assert!(!success && said.contains("data.train") && said.contains("nowhere/"), "{recipe:?}: {said}");
@@ -70,7 +71,8 @@ fn each_recipe_trains() {
             }
         }
     }
-    let further = ["--set", "train.steps=2", "--workers", "2"];
+    // Shorter windows than the recipes': what a test can wait for.
+    let further = ["--set", "train.steps=2", "--set", "train.window=20", "--workers", "2"];
     for recipe in recipes() {
         let run = recipe.file_stem().unwrap().to_str().unwrap();
         let (success, said) =
@@ -79,7 +81,7 @@ fn each_recipe_trains() {
     }
 }
 
-/// As many words as the hungriest recipe reads in two steps.
+/// More words than the hungriest recipe reads in two steps.
 fn made_up_text() -> String {
     let mut state = 1u32;
     let mut word = || {

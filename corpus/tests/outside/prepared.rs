@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use carousel_corpus::{
     Corpus, CorpusError, DataConfig, DocumentOrder, Documents, Opened, Prepared, PreparedError, Split,
-    TokenFile, TokenFileError, Tokenizer, TokenizerConfig, Tokens,
+    StreamPlan, TokenFile, TokenFileError, Tokenizer, TokenizerConfig, Tokens,
 };
 use tempfile::TempDir;
 
@@ -403,4 +403,29 @@ fn a_shuffled_file_is_read_document_by_document() {
     let tokenizer = Tokenizer::from_file(&shelf.path("p/tokenizer.json")).unwrap();
     let tokens = all(Tokens::from(train).in_order(order));
     assert_eq!(tokenizer.decode(&tokens), "two<eos>three\n<eos>one\n<eos>");
+}
+
+#[test]
+fn every_window_of_a_file_is_that_of_the_tokens_in_memory() {
+    let shelf = Shelf::new(TokenizerConfig::Bytes);
+    shelf.make("p").unwrap();
+    let opened = shelf.open("p").unwrap();
+    let (memory, file) = (all(opened.train.clone()), Tokens::from(opened.train));
+    let plans = [
+        StreamPlan::training(memory.len(), 7, 11, 3).unwrap(),
+        StreamPlan::evaluation(memory.len(), 7, 11, 3).unwrap(),
+        // More streams than targets: some have none.
+        StreamPlan::evaluation(memory.len(), memory.len() + 3, 2, 2).unwrap(),
+    ];
+    for plan in plans {
+        for (window, lane) in
+            (0..plan.windows()).flat_map(|window| (0..plan.lanes()).map(move |lane| (window, lane)))
+        {
+            let (mut inputs, mut targets) = (vec![7], vec![7]);
+            plan.fill_from(&file, plan.span(window), lane, &mut inputs, &mut targets).unwrap();
+            let (mut expected, mut expected_targets) = (Vec::new(), Vec::new());
+            plan.fill(&memory, window, lane, &mut expected, &mut expected_targets);
+            assert_eq!((inputs, targets), (expected, expected_targets), "window {window}, lane {lane}");
+        }
+    }
 }

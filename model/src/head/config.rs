@@ -40,6 +40,9 @@ pub enum SoftmaxError {
     /// Smoothed targets.
     #[error("model.label_smoothing goes with softmax = \"full\" alone, found {0:?}")]
     Smoothing(&'static str),
+    /// The gradient of a sampled loss is not that of the loss that is evaluated.
+    #[error("dynamic evaluation needs a full or adaptive softmax, found \"sampled\"")]
+    Dynamic,
     /// The cutoffs.
     #[error(
         "model.softmax.cutoffs must ascend, from 1 at least and below the vocabulary of {vocabulary} tokens, found {found:?}"
@@ -216,6 +219,7 @@ fn sampled(model: &ModelConfig, samples: usize) -> Result<(), SoftmaxError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Regularisation;
 
     fn model(softmax: Softmax) -> ModelConfig {
         ModelConfig { vocabulary: 100, embedding: 32, hidden: 32, softmax, ..ModelConfig::default() }
@@ -259,5 +263,8 @@ mod tests {
         assert_eq!(uneven.validate(), Err(SoftmaxError::Widths { embedding: 31, hidden: 32 }.into()));
         let tied = ModelConfig { tied: true, ..model(softmax) };
         assert_eq!(tied.validate(), Err(SoftmaxError::Tied("sampled").into()));
+        let regularisation = Regularisation { label_smoothing: 0.25, ..Regularisation::default() };
+        let smooth = ModelConfig { regularisation, ..model(adaptive(&[5], 4.0)) };
+        assert_eq!(smooth.validate(), Err(SoftmaxError::Smoothing("adaptive").into()));
     }
 }

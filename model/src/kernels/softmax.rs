@@ -249,9 +249,11 @@ impl Kernel for Gradient<'_, '_, '_> {
             let at = self.view.at(0, row);
             // SAFETY: this panel is this task's alone.
             unsafe {
-                let p = exp(V::load(at).sub(V::splat(loss.max))).mul(V::splat(loss.factor));
-                let smoothing = if loss.factor == 0.0 { 0.0 } else { self.of.smoothing };
-                p.sub(V::splat(smoothing)).store(at);
+                let mut p = exp(V::load(at).sub(V::splat(loss.max))).mul(V::splat(loss.factor));
+                if self.of.smoothing != 0.0 && loss.factor != 0.0 {
+                    p = p.sub(V::splat(self.of.smoothing));
+                }
+                p.store(at);
                 let lane = (target as usize).wrapping_sub(self.column);
                 if lane < LANES {
                     *at.add(lane) -= self.of.scale;

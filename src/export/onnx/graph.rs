@@ -1,5 +1,6 @@
 //! The nodes of a language model: Gather, for each layer the recurrent operator and a Squeeze of its one direction, MatMul, Add. The
-//! layers' states stand in one tensor (L, B, H) outside, as PyTorch has them, and are split inside.
+//! layers' states stand in one tensor (L, B, H) outside, as PyTorch has them, and are split inside; where layers have widths of their
+//! own, each has its state (1, B, H) outside too.
 
 use super::super::standard::{Recurrence, Standard};
 use super::messages::{
@@ -17,16 +18,12 @@ const DIRECTION: &str = "direction";
 /// The whole graph; the model's tensors are its initializers.
 pub(super) fn of(model: Standard) -> Graph {
     let mut nodes = vec![node("Gather", [ENCODER, "tokens"], ["x_l0"])];
-    for state in states(model.recurrence) {
-        nodes.extend(split(model.layers, state));
-    }
+    let whole = model.is_one_module() && model.layers > 1;
+    let split = states(model.recurrence).iter().filter(|_| whole).map(|state| split(model.layers, state));
+    nodes.extend(split);
     nodes.extend((0..model.layers).flat_map(|layer| layer_nodes(&model, layer)));
-    for state in states(model.recurrence) {
-        nodes.push(Node {
-            attributes: vec![integer("axis", 0)],
-            ..node("Concat", parts(model.layers, state, "after"), [format!("{state}n")])
-        });
-    }
+    let joined = states(model.recurrence).iter().filter(|_| whole).map(|state| join(model.layers, state));
+    nodes.extend(joined);
     nodes.extend(decoder(&model));
     Graph {
         nodes,
@@ -45,31 +42,47 @@ fn states(recurrence: Recurrence) -> &'static [&'static str] {
     }
 }
 
-fn parts(layers: usize, state: &str, when: &str) -> Vec<String> {
-    (0..layers).map(|layer| format!("{state}_{when}_l{layer}")).collect()
+/// The state outside, before (`0`) or after (`n`): each tensor's name, layers and units.
+fn ports(model: &Standard, state: &str, when: &str) -> Vec<(String, usize, usize)> {
+    if model.is_one_module() {
+        return vec![(format!("{state}{when}"), model.layers, model.hidden[0])];
+    }
+    let widths = model.hidden.iter().enumerate();
+    widths.map(|(layer, hidden)| (format!("{state}{when}_l{layer}"), 1, *hidden)).collect()
 }
 
-/// A layer's share of the state before; one layer's is the whole.
-fn split(layers: usize, state: &str) -> Option<Node> {
-    let whole = format!("{state}0");
-    let split = node("Split", [whole], parts(layers, state, "before"));
-    (layers > 1).then(|| Node { attributes: vec![integer("axis", 0)], ..split })
+/// The name of a layer's state inside.
+fn inside(model: &Standard, state: &str, when: &str, layer: usize) -> String {
+    match model.is_one_module() && model.layers > 1 {
+        true => part(state, when, layer),
+        false => ports(model, state, when).swap_remove(layer).0,
+    }
+}
+
+fn part(state: &str, when: &str, layer: usize) -> String {
+    format!("{state}{when}_of_l{layer}")
+}
+
+fn split(layers: usize, state: &str) -> Node {
+    let parts = (0..layers).map(|layer| part(state, "0", layer));
+    Node { attributes: vec![integer("axis", 0)], ..node("Split", [format!("{state}0")], parts) }
+}
+
+fn join(layers: usize, state: &str) -> Node {
+    let parts = (0..layers).map(|layer| part(state, "n", layer));
+    Node { attributes: vec![integer("axis", 0)], ..node("Concat", parts, [format!("{state}n")]) }
 }
 
 fn layer_nodes(model: &Standard, layer: usize) -> [Node; 2] {
-    let before = |state: &str| match model.layers {
-        1 => format!("{state}0"),
-        _ => format!("{state}_before_l{layer}"),
-    };
     let own = |operand: &str| format!("{operand}_l{layer}");
     // No lengths of sequences: all are whole.
     let mut inputs = vec![own("x"), own("W"), own("R"), own("B"), String::new()];
-    inputs.extend(states(model.recurrence).iter().map(|state| before(state)));
+    inputs.extend(states(model.recurrence).iter().map(|state| inside(model, state, "0", layer)));
     if model.recurrence == Recurrence::LstmPeephole {
         inputs.push(own("P"));
     }
     let mut outputs = vec![own("y")];
-    outputs.extend(states(model.recurrence).iter().map(|state| format!("{state}_after_l{layer}")));
+    outputs.extend(states(model.recurrence).iter().map(|state| inside(model, state, "n", layer)));
     let (operator, mut attributes) = operator(model.recurrence);
     attributes.push(integer("hidden_size", model.hidden[layer] as i64));
     [
@@ -110,20 +123,22 @@ fn decoder(model: &Standard) -> [Node; 3] {
 
 fn inputs(model: &Standard) -> Vec<Value> {
     let tokens = value("tokens", ElementKind::I64, [named("T"), named("B")].into());
-    let states = states(model.recurrence).iter().map(|state| state_value(model, &format!("{state}0")));
-    std::iter::once(tokens).chain(states).collect()
+    std::iter::once(tokens).chain(state_values(model, "0")).collect()
 }
 
 fn outputs(model: &Standard) -> Vec<Value> {
     let vocabulary = Extent::Fixed(model.vocabulary as i64);
     let logits = value("logits", ElementKind::F32, [named("T"), named("B"), vocabulary].into());
-    let states = states(model.recurrence).iter().map(|state| state_value(model, &format!("{state}n")));
-    std::iter::once(logits).chain(states).collect()
+    std::iter::once(logits).chain(state_values(model, "n")).collect()
 }
 
-fn state_value(model: &Standard, name: &str) -> Value {
+fn state_values(model: &Standard, when: &str) -> Vec<Value> {
     let fixed = |n: usize| Extent::Fixed(n as i64);
-    value(name, ElementKind::F32, [fixed(model.layers), named("B"), fixed(model.hidden[0])].into())
+    let ports = states(model.recurrence).iter().flat_map(|state| ports(model, state, when));
+    let values = ports.map(|(name, layers, hidden)| {
+        value(&name, ElementKind::F32, [fixed(layers), named("B"), fixed(hidden)].into())
+    });
+    values.collect()
 }
 
 fn constants(model: Standard) -> Vec<Constant> {

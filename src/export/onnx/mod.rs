@@ -22,6 +22,9 @@ const LIMIT: u64 = i32::MAX as u64;
 
 /// The bytes of the file.
 pub(super) fn file(model: Standard) -> Result<Vec<u8>, ExportError> {
+    if model.is_adaptive() {
+        return Err(ExportError::AdaptiveInOnnx);
+    }
     let file = Model {
         ir_version: IR_VERSION,
         producer_name: "carousel".into(),
