@@ -20,6 +20,7 @@ use crate::import;
 use crate::learning;
 use crate::prepare::{self, RunTokens};
 use crate::resume;
+use crate::token_files;
 
 /// Which run, as the command line says.
 #[derive(Debug, clap::Args)]
@@ -58,8 +59,9 @@ pub(crate) fn prepare(
     if found.is_none() && folder.exists() {
         return Err(RunError::Exists { path: folder }.into());
     }
-    let RunTokens { tokenizer, train, valid, test, folder: prepared } =
-        prepare::tokens_of(&config, &arguments.config, |line| println!("{line}"))?;
+    let tokens = prepare::tokens_of(&config, &arguments.config, |line| println!("{line}"))?;
+    let token_files = token_files::of_run(&config, &tokens)?;
+    let RunTokens { tokenizer, train, valid, test, folder: prepared } = tokens;
     // Kept with the run, so that an evaluation finds it.
     config.data.prepared = prepared.map(|folder| folder.to_string_lossy().into_owned());
     let model = model_config(&config, tokenizer.vocabulary())?;
@@ -73,7 +75,8 @@ pub(crate) fn prepare(
             Start::Resume { checkpoint: checkpoint.map(Box::new), config_toml }
         }
     };
-    let run = run_of(&config, &model, tokens, (folder, start))?;
+    let mut run = run_of(&config, &model, tokens, (folder, start))?;
+    run.settings.token_files = token_files;
     Ok(Prepared { config, run: Run { workers_outlive, ..run } })
 }
 
@@ -151,6 +154,9 @@ pub(crate) fn conclude(result: Result<Summary, RunError>, folder: &Path) -> Resu
 /// The text part of the configuration, as the corpus wants it.
 pub(crate) fn data_config(config: &Config) -> Result<DataConfig, Failure> {
     let paths = |paths: &config::OneOrMany| paths.0.iter().map(PathBuf::from).collect();
+    let found = &config.data.format;
+    let unknown =
+        |expected: String| Failure::bad_input(format!("data.format: found {found:?}, expected {expected}"));
     Ok(DataConfig {
         train: paths(&config.data.train),
         valid: paths(&config.data.valid),
@@ -161,7 +167,7 @@ pub(crate) fn data_config(config: &Config) -> Result<DataConfig, Failure> {
         tokenizer: config.data.tokenizer.resolve()?,
         documents: config.data.documents.into(),
         eos: config.data.eos.clone().unwrap_or_else(|| EOS.into()),
-        format: config.data.format.parse().unwrap_or_default(),
+        format: found.parse().map_err(unknown)?,
         field: config.data.field.clone(),
         storage: crate::storage::storage(),
     })
@@ -227,6 +233,7 @@ fn run_settings(config: &Config, model: &ModelConfig) -> RunSettings {
         clip_value: config.train.clip_value,
         longest_window: learning::window_lengths(config).longest(),
         accumulate: config.train.accumulate,
+        token_files: None,
     }
 }
 

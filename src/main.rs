@@ -19,6 +19,7 @@ mod prepare;
 mod progress;
 mod resume;
 mod storage;
+mod token_files;
 mod train;
 mod verify;
 mod worker;

@@ -235,8 +235,13 @@ const PLACE: u32 = 0x0d0c_5000;
 
 /// The training text with its documents, when they are apart, in the order that the seed decides.
 fn ordered(config: &Config, train: Tokens, ends: Option<&[u64]>) -> Tokens {
-    let Some(ends) = ends.filter(|_| config.data.documents == config::Documents::Apart) else { return train };
-    let key = [config.seed as u32, (config.seed >> 32) as u32];
+    shuffled(config.seed, train, ends.filter(|_| config.data.documents == config::Documents::Apart))
+}
+
+/// The training text with the documents that end there, if any are told apart, in the order that the seed decides.
+pub(crate) fn shuffled(seed: u64, train: Tokens, ends: Option<&[u64]>) -> Tokens {
+    let Some(ends) = ends else { return train };
+    let key = [seed as u32, (seed >> 32) as u32];
     let random = |draw: u64| {
         let words = philox4x32([draw as u32, (draw >> 32) as u32, 0, PLACE], key);
         u64::from(words[0]) << 32 | u64::from(words[1])

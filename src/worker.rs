@@ -28,7 +28,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     let threads = arguments.threads.map_or(cores, NonZero::get);
-    Ok(work(&WorkerOptions { coordinator: arguments.coordinator.clone(), threads })?)
+    let (coordinator, tokens) = (arguments.coordinator.clone(), crate::token_files::opener());
+    Ok(work(&WorkerOptions { coordinator, threads, tokens })?)
 }
 
 /// The parent never writes: a read returns only when the pipe's other end is closed, however that came.

@@ -32,6 +32,7 @@ mod folder;
 mod order;
 mod philox;
 mod prepared;
+mod read_at;
 mod source;
 mod streams;
 mod text;

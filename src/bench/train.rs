@@ -114,6 +114,7 @@ fn configuration(arguments: &Arguments) -> Result<Config, Failure> {
         threads: arguments.threads.get(),
         exchange: arguments.exchange,
         digest_every: 0,
+        ..config::Cluster::default()
     };
     Ok(config)
 }

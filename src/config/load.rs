@@ -80,6 +80,9 @@ fn resolve_paths(config: &mut Config) -> Result<(), ConfigError> {
     if let Some(folder) = &data.prepared {
         data.prepared = Some(absolute(folder)?);
     }
+    if config.cluster.tokens != crate::token_files::COORDINATOR {
+        config.cluster.tokens = absolute(&config.cluster.tokens)?;
+    }
     if let Some(weights) = &mut config.model.weights {
         weights.path = absolute(&weights.path)?;
     }

@@ -273,11 +273,19 @@ pub(crate) struct Cluster {
     pub exchange: Exchange,
     /// Steps between comparisons of the replicas; 0: never.
     pub digest_every: u64,
+    /// Where workers get their windows: `coordinator`, or a prepared folder that every worker can open.
+    pub tokens: String,
 }
 
 impl Default for Cluster {
     fn default() -> Self {
-        Self { workers: 2, threads: 1, exchange: Exchange::Mesh, digest_every: 500 }
+        Self {
+            workers: 2,
+            threads: 1,
+            exchange: Exchange::Mesh,
+            digest_every: 500,
+            tokens: "coordinator".into(),
+        }
     }
 }
 

@@ -78,6 +78,13 @@ fn check_sizes(config: &Config) -> Result<(), ConfigError> {
         "cluster.threads",
         config.cluster.threads,
         "1 to 1024",
+    )?;
+    let tokens = &config.cluster.tokens;
+    require(
+        !tokens.is_empty(),
+        "cluster.tokens",
+        "\"\"",
+        "coordinator, or a folder that every worker can open",
     )
 }
 
@@ -190,6 +197,7 @@ mod tests {
             ("sample.samples", |c| c.sample = Some(Sample { samples: 0, ..Sample::default() })),
             ("cluster.workers", |c| c.cluster.workers = 0),
             ("cluster.threads", |c| c.cluster.threads = 0),
+            ("cluster.tokens", |c| c.cluster.tokens = String::new()),
         ];
         let mut good = Config {
             data: super::super::Data { train: OneOrMany(vec!["x".into()]), ..Default::default() },

@@ -15,9 +15,9 @@ use object_store::{
 use tokio::runtime::{Builder, Runtime};
 use tokio_stream::StreamExt;
 
+use crate::StorageError;
 use crate::address::{Address, Kind};
 use crate::reader::{Origin, Reader};
-use crate::{StorageError, error};
 
 /// An object as it was when it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,8 +106,7 @@ impl Store {
         if let Some(client) = clients.get(&address.root) {
             return Ok(client.clone());
         }
-        let client =
-            build(address).map_err(|error| error::StorageError::of(error, address.kind.hint(), false))?;
+        let client = build(address).map_err(|error| StorageError::of(error, address.kind.hint(), false))?;
         clients.insert(address.root.clone(), client.clone());
         Ok(client)
     }

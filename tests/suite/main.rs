@@ -19,4 +19,5 @@ mod prepare;
 mod program;
 mod recipes;
 mod sources;
+mod token_files;
 mod weights;

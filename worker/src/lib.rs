@@ -1,5 +1,6 @@
 //! The worker: holds a full replica of the model, computes the lanes it is assigned, and exchanges gradients. It needs no
-//! data, no configuration and no shared disk: everything reaches it over gRPC. It decides nothing about the run.
+//! data, no configuration and no shared disk: everything reaches it over gRPC, but for windows of token files that the run
+//! names for all workers, and which the program opens. It decides nothing about the run.
 
 mod accumulation;
 mod contribution;
@@ -21,3 +22,4 @@ mod worker;
 
 pub use exchange_bench::{ExchangeBenchError, ExchangeMember};
 pub use session::{WorkerError, WorkerOptions, work};
+pub use tokens::{Opened, TokenOpener, WindowReader};

@@ -16,6 +16,7 @@ use crate::exchange::PeerContent;
 use crate::outbox::Outbox;
 use crate::peers;
 use crate::protocol::Event;
+use crate::tokens::TokenOpener;
 use crate::trainer::TrainerError;
 use crate::worker::{Parted, Worker};
 
@@ -46,6 +47,8 @@ pub struct WorkerOptions {
     pub coordinator: String,
     /// Threads that compute.
     pub threads: usize,
+    /// What opens token files, for runs whose workers read them by themselves.
+    pub tokens: TokenOpener,
 }
 
 /// Why a worker ended.
@@ -81,7 +84,7 @@ pub fn work(options: &WorkerOptions) -> Result<(), WorkerError> {
     let pool =
         rayon::ThreadPoolBuilder::new().num_threads(options.threads).build().map_err(|e| threads(&e))?;
     let endpoint = endpoint(&options.coordinator)?;
-    let mut worker = Worker::default();
+    let mut worker = Worker::new(options.tokens.clone());
     loop {
         let parted = match connect(&runtime, &endpoint, options.threads, worker.held()) {
             Ok(session) => pool.install(|| worker.serve(&runtime, session))?,

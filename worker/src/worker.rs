@@ -17,7 +17,7 @@ use crate::outbox::Outbox;
 use crate::peers::{self, MostBytes, Peers};
 use crate::protocol::{Action, Event, Machine};
 use crate::session::{Aborting, Mail, Session, WAITING_MESSAGES, WorkerError, leave_on_sigterm, read};
-use crate::tokens::TokenClient;
+use crate::tokens::{TokenClient, TokenOpener};
 use crate::trainer::{Link, Trainer, TrainerError};
 
 /// How a session ended.
@@ -37,12 +37,7 @@ pub(crate) struct Worker {
     protocol: Machine,
     /// From the first welcome on.
     trainer: Option<Trainer>,
-}
-
-impl Default for Worker {
-    fn default() -> Self {
-        Self { began: Instant::now(), protocol: Machine::default(), trainer: None }
-    }
+    opener: TokenOpener,
 }
 
 /// What one session needs beside the worker.
@@ -60,6 +55,11 @@ struct Desk {
 const MOST_EARLY: usize = 256;
 
 impl Worker {
+    /// A worker that holds nothing yet.
+    pub(crate) fn new(opener: TokenOpener) -> Self {
+        Self { began: Instant::now(), protocol: Machine::default(), trainer: None, opener }
+    }
+
     /// What the next session's coordinator is told.
     pub(crate) fn held(&self) -> Option<v1::Held> {
         let (held, trainer) = (self.protocol.held()?, self.trainer.as_ref()?);
@@ -169,7 +169,7 @@ impl Worker {
         let same_run = self.trainer.as_ref().is_some_and(|trainer| trainer.is_of(welcome));
         match self.trainer.as_mut().filter(|_| same_run) {
             Some(trainer) => trainer.relink(link),
-            None => self.trainer = Some(Trainer::new(welcome, link)?),
+            None => self.trainer = Some(Trainer::new(welcome, link, &self.opener)?),
         }
         let settings = self.trainer.as_ref().expect("it was made or kept").settings();
         desk.intake.expect(settings);

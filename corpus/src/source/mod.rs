@@ -217,7 +217,7 @@ impl Source {
             self.empty &= part.text.is_empty();
             self.within_document = !ends_document;
             let lacks_line_end = !part.text.is_empty() && !part.text.ends_with('\n');
-            let piece = Piece { text: part.text, ends_document, joined: false, consumed: self.meter.bytes() };
+            let piece = Piece { text: part.text, ends_document, joined: false, consumed: self.consumed() };
             match ends_document && lacks_line_end {
                 true => self.held = Some(piece),
                 false => self.ready.push_back(piece),
@@ -226,6 +226,11 @@ impl Source {
         if part.cut {
             self.end(true);
         }
+    }
+
+    /// Bytes of the files that were read, at most their length: what a Parquet reader reads twice counts once.
+    fn consumed(&self) -> u64 {
+        self.meter.bytes().min(self.total.map_or(u64::MAX, |_| self.before))
     }
 
     /// No more is read.

@@ -7,6 +7,8 @@ mod error;
 mod read;
 mod write;
 
+use std::fs::File;
+use std::io;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,6 +18,8 @@ use blake3::Hash;
 pub use self::error::TokenFileError;
 use self::read::Opened;
 pub(crate) use self::write::TokenFileWriter;
+use crate::read_at::{Blocks, ReadAt};
+use crate::{Storage, is_url};
 
 /// The version of what is in such a file, and of the folder it lies in.
 pub(crate) const FORMAT: &str = "1";
@@ -25,6 +29,9 @@ const CONTENT: &str = "carousel tokens";
 const DATA_START: u64 = 4096;
 /// Tokens that are checked at a time.
 const CHUNK: u64 = 1 << 18;
+/// Bytes that are fetched at a time of an object, and how many of such blocks are kept.
+const BLOCK: u64 = 256 << 10;
+const KEPT_BLOCKS: usize = 256;
 /// Vocabularies up to this have tokens of two bytes.
 const MAX_U16: usize = 1 << 16;
 
@@ -63,7 +70,28 @@ impl TokenFile {
     /// # Errors
     /// Every [`TokenFileError`] but `Tokenizer`.
     pub fn open(path: &Path) -> Result<Self, TokenFileError> {
-        let opened = Opened::open(path)?;
+        let file = File::open(path).map_err(|source| TokenFileError::Io { path: path.into(), source })?;
+        Self::checked(path, Box::new(file))
+    }
+
+    /// As [`TokenFile::open`], of a path or of a URL that `storage` opens. An object is read in blocks, of which so many are
+    /// kept that as many streams can go forward in it.
+    ///
+    /// # Errors
+    /// As there; what the storage says is in the source of `Io`.
+    pub fn open_with(path: &Path, storage: &Arc<dyn Storage>) -> Result<Self, TokenFileError> {
+        let Some(url) = path.to_str().filter(|text| is_url(text)) else { return Self::open(path) };
+        let io = |source| TokenFileError::Io { path: path.into(), source };
+        let object = storage.find(url).map_err(|error| io(io::Error::other(error)))?;
+        let object =
+            object.ok_or_else(|| io(io::Error::new(io::ErrorKind::NotFound, "there is no such object")))?;
+        let blocks = Blocks::new(object, storage.clone(), BLOCK, KEPT_BLOCKS);
+        let blocks = blocks.ok_or_else(|| io(io::Error::other("the server does not tell its length")))?;
+        Self::checked(path, Box::new(blocks))
+    }
+
+    fn checked(path: &Path, file: Box<dyn ReadAt>) -> Result<Self, TokenFileError> {
+        let opened = Opened::open(path, file)?;
         opened.check_tokens()?;
         Ok(TokenFile(Arc::new(opened)))
     }

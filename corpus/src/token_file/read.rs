@@ -1,10 +1,8 @@
 //! Opening a token file: its header, its length, its documents; and reading tokens in place.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use blake3::Hash;
@@ -12,6 +10,7 @@ use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
 use super::{CHUNK, CONTENT, DOCUMENTS, FORMAT, TOKENS, TokenFileError, TokenFileInfo, width_for};
+use crate::read_at::ReadAt;
 
 /// A header is a page; one of another writer may be longer, but not by much.
 const MAX_HEADER: u64 = 1 << 20;
@@ -19,7 +18,7 @@ const MAX_HEADER: u64 = 1 << 20;
 /// A file whose header, length and documents are in order.
 #[derive(Debug)]
 pub(super) struct Opened {
-    file: File,
+    file: Box<dyn ReadAt>,
     pub(super) path: PathBuf,
     pub(super) info: TokenFileInfo,
     pub(super) tokens: u64,
@@ -34,11 +33,11 @@ pub(super) struct Opened {
 }
 
 impl Opened {
-    pub(super) fn open(path: &Path) -> Result<Self, TokenFileError> {
+    /// A file that is open already; `path` is its name.
+    pub(super) fn open(path: &Path, file: Box<dyn ReadAt>) -> Result<Self, TokenFileError> {
         let io = |source| TokenFileError::Io { path: path.into(), source };
-        let file = File::open(path).map_err(io)?;
-        let length = file.metadata().map_err(io)?.len();
-        let (start, metadata) = read_header(&file, length).map_err(|problem| problem.at(path))?;
+        let length = file.length().map_err(io)?;
+        let (start, metadata) = read_header(&*file, length).map_err(|problem| problem.at(path))?;
         let expected = start.saturating_add(metadata.data_len() as u64);
         if length != expected {
             return Err(TokenFileError::Length { path: path.into(), found: length, expected });
@@ -78,7 +77,7 @@ impl Opened {
         self.file.read_exact_at(bytes, offset).map_err(|source| match source.kind() {
             io::ErrorKind::UnexpectedEof => TokenFileError::Length {
                 path: self.path.clone(),
-                found: self.file.metadata().map_or(0, |metadata| metadata.len()),
+                found: self.file.length().unwrap_or(0),
                 expected: offset + bytes.len() as u64,
             },
             _ => TokenFileError::Io { path: self.path.clone(), source },
@@ -149,7 +148,7 @@ impl HeaderProblem {
 }
 
 /// Where the data begins, and what is in it.
-fn read_header(file: &File, length: u64) -> Result<(u64, Metadata), HeaderProblem> {
+fn read_header(file: &dyn ReadAt, length: u64) -> Result<(u64, Metadata), HeaderProblem> {
     let mut size = [0; 8];
     if length < 8 {
         return Err(HeaderProblem::Malformed(format!("{length} bytes, expected a header")));

@@ -21,7 +21,7 @@ pub(crate) struct State {
     pub(crate) cuts: usize,
     /// Whether it knows ranges.
     pub(crate) ranges: bool,
-    /// Whether it says how long an answer is, beside ending the connection.
+    /// Of every answer; anything but 200 comes without a body.
     pub(crate) status: u16,
     /// Every request's first line and its range.
     pub(crate) seen: Vec<String>,

@@ -26,7 +26,7 @@ use crate::peers::Peers;
 use crate::protocol::{Action, Event, Fault, LoadSource};
 use crate::replica::{Replica, ReplicaError};
 use crate::settings::{Settings, SettingsError};
-use crate::tokens::TokenClient;
+use crate::tokens::{TokenClient, TokenOpener, WindowReader};
 use laps::Laps;
 
 /// Why a worker could not go on.
@@ -47,6 +47,9 @@ pub enum TrainerError {
     /// The coordinator refused to hand out tokens.
     #[error("tokens: {0}")]
     Tokens(#[from] Box<tonic::Status>),
+    /// The run's settings name token files that cannot be used.
+    #[error("token files: {0}")]
+    TokenFiles(Box<dyn std::error::Error + Send + Sync>),
     /// The window that came has not the size asked for.
     #[error("a window of {found} tokens came, expected {expected}")]
     WindowSize {
@@ -107,6 +110,8 @@ pub(crate) struct Trainer {
     settings: Settings,
     model: LanguageModel,
     link: Link,
+    /// Of the run's windows, where they do not come from the coordinator.
+    reader: Option<Arc<dyn WindowReader>>,
     exchange: Exchange,
     contribution: Contribution,
     replica: Option<Replica>,
@@ -128,17 +133,24 @@ struct Inbox {
 }
 
 impl Trainer {
-    pub(crate) fn new(welcome: &v1::Welcome, link: Link) -> Result<Self, TrainerError> {
+    pub(crate) fn new(
+        welcome: &v1::Welcome,
+        mut link: Link,
+        opener: &TokenOpener,
+    ) -> Result<Self, TrainerError> {
         let told = welcome.settings.clone().ok_or(Refusal::Empty)?;
         let settings = Settings::try_from(told.clone())?;
         let model = LanguageModel::new(settings.model.clone())?;
         let exchange = Exchange::new(settings.gradient_layout(), settings.lanes);
+        let reader = opener.open(&told).map_err(TrainerError::TokenFiles)?;
+        link.tokens.read_from(reader.clone());
         Ok(Self {
             run_id: welcome.run_id.to_vec(),
             told,
             settings,
             model,
             link,
+            reader,
             exchange,
             contribution: Contribution::default(),
             replica: None,
@@ -157,6 +169,7 @@ impl Trainer {
     /// Goes on in another session.
     pub(crate) fn relink(&mut self, link: Link) {
         self.link = link;
+        self.link.tokens.read_from(self.reader.clone());
         self.inbox = Inbox::default();
         self.computed = None;
         self.exchange = Exchange::new(self.settings.gradient_layout(), self.settings.lanes);
