@@ -21,7 +21,7 @@ pub(crate) struct ReducedGradient {
 /// A whole message.
 #[derive(Debug)]
 pub(crate) enum Content {
-    Welcome(Welcome),
+    Welcome(Box<Welcome>),
     Section { index: u32, floats: Vec<f32> },
     Carries { floats: Vec<f32> },
     Gradient(ReducedGradient),
@@ -100,7 +100,7 @@ impl Intake {
                 return Ok(self.assembler.start(start, floats)?.map(content_of));
             }
             Message::BulkChunk(chunk) => return Ok(self.assembler.chunk(&chunk)?.map(content_of)),
-            Message::Welcome(m) => Content::Welcome(m),
+            Message::Welcome(m) => Content::Welcome(m.into()),
             Message::LoadReplica(m) => Content::LoadReplica(m),
             Message::Assign(m) => {
                 self.lanes(m.first_lane, m.lanes)?;
