@@ -329,9 +329,9 @@ mod tests {
 
     #[test]
     fn a_beam_of_one_takes_the_likeliest_token_each_time() {
-        let found = searched(1, 0.0, 4, &|_| None);
+        let found = searched(1, 0.0, 8, &|_| None);
         let (mut state, mut greedy) = (START, Vec::new());
-        for _ in 0..4 {
+        for _ in 0..8 {
             let following = following(state);
             let likeliest =
                 (0..V).rev().max_by(|&a, &b| following[a].total_cmp(&following[b])).unwrap() as u32;
@@ -339,7 +339,7 @@ mod tests {
             greedy.push(likeliest);
         }
         assert_eq!((found.len(), &found[0].tokens), (1, &greedy));
-        let wide = searched(16, 0.0, 4, &|_| None);
+        let wide = searched(16, 0.0, 8, &|_| None);
         assert!(wide[0].log_probability > found[0].log_probability, "greed is not the best here");
     }
 
