@@ -177,6 +177,8 @@ fn a_killed_prepare_leaves_nothing_that_could_be_taken_for_whole() {
     let arguments = ["prepare", "run.toml", "--set", "data.train=long.txt", "--threads", "1"];
     let partial = shop.path("prepared/run.partial");
     for name in ["KILL", "INT"] {
+        // Else the file of the last one would pass for this one's.
+        fs::remove_dir_all(&partial).ok();
         let mut prepare = shop.start(&arguments);
         let begun = eventually(|| {
             let file = fs::metadata(partial.join("train.safetensors"));
