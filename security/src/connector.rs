@@ -1,0 +1,101 @@
+//! The client's side of a door: connects to an address, and goes on only with somebody of the expected role.
+
+use std::error::Error;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use hyper_util::rt::TokioIo;
+use rustls::AlertDescription as Alert;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tonic::codegen::Service;
+use tonic::transport::Uri;
+
+use crate::{Door, Role};
+
+/// Connects through a door to somebody of a role; for `Endpoint::connect_with_connector`.
+#[derive(Clone, Debug)]
+pub struct Connector {
+    door: Door,
+    expected: Role,
+}
+
+/// A stream of either kind.
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+impl Connector {
+    /// Whoever is reached must be of the role `expected`, where the door is locked.
+    #[must_use]
+    pub fn new(door: Door, expected: Role) -> Self {
+        Self { door, expected }
+    }
+
+    async fn connect(self, uri: Uri) -> io::Result<TokioIo<Box<dyn Io>>> {
+        let host = uri.host().unwrap_or("localhost").trim_matches(['[', ']']).to_owned();
+        let port = uri.port_u16().unwrap_or(80);
+        let stream = TcpStream::connect((host.as_str(), port)).await?;
+        stream.set_nodelay(true)?;
+        let Door::Locked(credentials) = self.door else { return Ok(TokioIo::new(Box::new(stream))) };
+        let client = credentials.current().client(self.expected).map_err(io::Error::other)?;
+        let name = ServerName::try_from(host).map_err(io::Error::other)?;
+        let stream = TlsConnector::from(client).connect(name, stream).await?;
+        Ok(TokioIo::new(Box::new(stream)))
+    }
+}
+
+impl Service<Uri> for Connector {
+    type Response = TokioIo<Box<dyn Io>>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        Box::pin(self.clone().connect(uri))
+    }
+}
+
+/// What TLS has against a connection, anywhere among an error's causes: what was found, and what to do. None where it is
+/// no matter of TLS, and so may pass.
+#[must_use]
+pub fn refusal(error: &(dyn Error + 'static)) -> Option<String> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let inner: Option<&(dyn Error + 'static)> = inner.map(|inner| inner as _);
+        if let Some(found) = inner.unwrap_or(error).downcast_ref::<rustls::Error>() {
+            return Some(advice(found));
+        }
+        cause = inner.or_else(|| error.source());
+    }
+    None
+}
+
+fn advice(error: &rustls::Error) -> String {
+    use rustls::Error as E;
+    let what_to_do = match error {
+        E::InvalidMessage(_) => "the other side speaks no TLS: give both sides --tls, or neither",
+        E::AlertReceived(Alert::CertificateRequired) => "the other side asks for a certificate: give --tls",
+        E::AlertReceived(Alert::CertificateExpired) => {
+            "this side's certificate has expired: carousel certs DIR --renew makes a new one"
+        }
+        E::AlertReceived(Alert::UnknownCA | Alert::DecryptError | Alert::BadCertificate) => {
+            "this side's certificate is of another authority than the other's: take both from one carousel certs"
+        }
+        E::InvalidCertificate(rustls::CertificateError::UnknownIssuer) => {
+            "the other side's certificate is of another authority than this side's: take both from one carousel certs"
+        }
+        E::InvalidCertificate(
+            rustls::CertificateError::Expired | rustls::CertificateError::ExpiredContext { .. },
+        ) => "the other side's certificate has expired: carousel certs DIR --renew makes a new one",
+        _ => return error.to_string(),
+    };
+    format!("{what_to_do} ({error})")
+}
