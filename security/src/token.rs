@@ -76,24 +76,7 @@ impl Token {
     /// The answer to a challenge.
     #[must_use]
     pub fn answer(&self, nonce: &Nonce) -> [u8; 32] {
-        self.keyed(b"join", nonce)
-    }
-
-    /// What shows, beside the session, that a request comes from somebody who has the token: the same for a whole run.
-    #[must_use]
-    pub fn pass(&self, run_id: &[u8]) -> [u8; 32] {
-        self.keyed(b"pass", run_id)
-    }
-
-    /// Whether `found` is the pass of a run.
-    #[must_use]
-    pub fn admits(&self, run_id: &[u8], found: &[u8]) -> bool {
-        // BLAKE3's own comparison takes the same time wherever the bytes differ.
-        found.try_into().is_ok_and(|found: [u8; 32]| blake3::Hash::from(self.pass(run_id)) == found)
-    }
-
-    fn keyed(&self, purpose: &[u8], bytes: &[u8]) -> [u8; 32] {
-        *blake3::Hasher::new_keyed(&self.0).update(purpose).update(bytes).finalize().as_bytes()
+        *blake3::keyed_hash(&self.0, nonce).as_bytes()
     }
 }
 
@@ -201,20 +184,10 @@ mod tests {
     }
 
     #[test]
-    fn a_pass_is_of_one_run_and_one_token() {
-        let (own, other) = (token("correct horse battery").unwrap(), token("another secret thing").unwrap());
-        assert!(own.admits(b"run", &own.pass(b"run")));
-        assert!(!own.admits(b"run", &own.pass(b"ruN")));
-        assert!(!own.admits(b"run", &other.pass(b"run")));
-        assert!(!own.admits(b"run", &own.pass(b"run")[..31]));
-        assert_ne!(own.pass(b"run"), own.keyed(b"join", b"run"));
-    }
-
-    #[test]
     fn white_space_around_a_token_does_not_count_and_short_ones_are_refused() {
         let (plain, spaced) =
             (token("correct horse battery").unwrap(), token(" correct horse battery\n").unwrap());
-        assert_eq!(plain.pass(b""), spaced.pass(b""));
+        assert_eq!(plain.answer(&[3; 32]), spaced.answer(&[3; 32]));
         let error = token("  too short \n").unwrap_err().to_string();
         assert!(error.ends_with("the token has 9 bytes; expected 16 to 4096"), "{error}");
         assert!(matches!(token(&"x".repeat(5000)), Err(TokenError::Size { bytes: 5000, .. })));
