@@ -4,12 +4,12 @@ use std::error::Error;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use hyper_util::rt::TokioIo;
 use rustls::AlertDescription as Alert;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::codegen::Service;
@@ -40,7 +40,9 @@ impl Connector {
         let port = uri.port_u16().unwrap_or(80);
         let stream = TcpStream::connect((host.as_str(), port)).await?;
         stream.set_nodelay(true)?;
-        let Door::Locked(credentials) = self.door else { return Ok(TokioIo::new(Box::new(stream))) };
+        let Door::Locked(credentials) = self.door else {
+            return Ok(TokioIo::new(Box::new(Plain { stream, heard: false })));
+        };
         let client = credentials.current().client(self.expected).map_err(io::Error::other)?;
         let name = ServerName::try_from(host).map_err(io::Error::other)?;
         let stream = TlsConnector::from(client).connect(name, stream).await?;
@@ -62,6 +64,66 @@ impl Service<Uri> for Connector {
     }
 }
 
+/// The other side answered plain words with a TLS alert.
+#[derive(Debug, thiserror::Error)]
+#[error("the other side asks for TLS: give --tls")]
+struct TlsExpected;
+
+/// A stream without TLS, which hears when the other side expects some.
+struct Plain {
+    stream: TcpStream,
+    heard: bool,
+}
+
+/// How a TLS alert begins. HTTP/2 begins with a short frame of settings: its first byte is 0.
+const ALERT: [u8; 2] = [0x15, 0x03];
+
+impl AsyncRead for Plain {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        let first = !std::mem::replace(&mut self.heard, true);
+        if first && buffer.filled()[before..].starts_with(&ALERT) {
+            return Poll::Ready(Err(io::Error::other(TlsExpected)));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Plain {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
 /// What TLS has against a connection, anywhere among an error's causes: what was found, and what to do. None where it is
 /// no matter of TLS, and so may pass.
 #[must_use]
@@ -70,8 +132,12 @@ pub fn refusal(error: &(dyn Error + 'static)) -> Option<String> {
     while let Some(error) = cause {
         let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         let inner: Option<&(dyn Error + 'static)> = inner.map(|inner| inner as _);
-        if let Some(found) = inner.unwrap_or(error).downcast_ref::<rustls::Error>() {
+        let innermost = inner.unwrap_or(error);
+        if let Some(found) = innermost.downcast_ref::<rustls::Error>() {
             return Some(advice(found));
+        }
+        if let Some(found) = innermost.downcast_ref::<TlsExpected>() {
+            return Some(found.to_string());
         }
         cause = inner.or_else(|| error.source());
     }
@@ -89,7 +155,9 @@ fn advice(error: &rustls::Error) -> String {
         E::AlertReceived(Alert::UnknownCA | Alert::DecryptError | Alert::BadCertificate) => {
             "this side's certificate is of another authority than the other's: take both from one carousel certs"
         }
-        E::InvalidCertificate(rustls::CertificateError::UnknownIssuer) => {
+        E::InvalidCertificate(
+            rustls::CertificateError::UnknownIssuer | rustls::CertificateError::BadSignature,
+        ) => {
             "the other side's certificate is of another authority than this side's: take both from one carousel certs"
         }
         E::InvalidCertificate(

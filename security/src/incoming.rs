@@ -6,9 +6,9 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -23,6 +23,8 @@ use crate::{Credentials, Peer, Role};
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Connections that are let in and not served yet.
 const WAITING: usize = 64;
+/// Refusals are told this seldom.
+const TELLING: Duration = Duration::from_secs(1);
 /// After an error of the system, such as no file descriptor left.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -101,6 +103,25 @@ impl Stream for Incoming {
     }
 }
 
+/// Says who was refused, once a second at the most: strangers must not fill the log.
+#[derive(Default)]
+struct Refusals(Mutex<(Option<Instant>, u64)>);
+
+impl Refusals {
+    fn tell(&self, address: SocketAddr, why: &str) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.0.is_some_and(|last| last.elapsed() < TELLING) {
+            state.1 += 1;
+            return;
+        }
+        match std::mem::take(&mut state.1) {
+            0 => tracing::warn!("{address} was refused: {why}"),
+            more => tracing::warn!("{address} was refused: {why}; {more} before it since the last line"),
+        }
+        state.0 = Some(Instant::now());
+    }
+}
+
 async fn accept(
     listener: tokio::net::TcpListener,
     door: Door,
@@ -108,6 +129,7 @@ async fn accept(
     connections: mpsc::Sender<Connection>,
 ) {
     let free = Arc::new(Semaphore::new(places));
+    let refusals = Arc::new(Refusals::default());
     loop {
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -118,26 +140,27 @@ async fn accept(
             }
         };
         let Ok(place) = free.clone().try_acquire_owned() else {
-            tracing::warn!("{address} was turned away: {places} connections are there already");
+            refusals.tell(address, &format!("{places} connections are there already"));
             continue;
         };
-        tokio::spawn(let_in(stream, (address, door.clone()), place, connections.clone()));
+        let (door, refusals) = (door.clone(), refusals.clone());
+        tokio::spawn(let_in((stream, address), (door, refusals), place, connections.clone()));
     }
 }
 
 /// Lets one in, or says why not.
 async fn let_in(
-    stream: TcpStream,
-    (address, door): (SocketAddr, Door),
+    (stream, address): (TcpStream, SocketAddr),
+    (door, refusals): (Door, Arc<Refusals>),
     place: OwnedSemaphorePermit,
     connections: mpsc::Sender<Connection>,
 ) {
     let shaken = tokio::time::timeout(HANDSHAKE, shake_hands(stream, &door)).await;
     let (stream, role) = match shaken {
         Ok(Ok(shaken)) => shaken,
-        Ok(Err(error)) => return tracing::warn!("{address} was refused: {error}"),
+        Ok(Err(error)) => return refusals.tell(address, &error.to_string()),
         Err(_) => {
-            return tracing::warn!("{address} was refused: no handshake within {} s", HANDSHAKE.as_secs());
+            return refusals.tell(address, &format!("no handshake within {} s", HANDSHAKE.as_secs()));
         }
     };
     let peer = Peer { address: Some(address), role, locked: door.is_locked() };
