@@ -4,6 +4,7 @@ use std::error::Error;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use hyper_util::rt::TokioIo;
@@ -22,6 +23,7 @@ use crate::{Door, Role};
 pub struct Connector {
     door: Door,
     expected: Role,
+    refused: Refused,
 }
 
 /// A stream of either kind.
@@ -32,7 +34,14 @@ impl Connector {
     /// Whoever is reached must be of the role `expected`, where the door is locked.
     #[must_use]
     pub fn new(door: Door, expected: Role) -> Self {
-        Self { door, expected }
+        Self { door, expected, refused: Refused::default() }
+    }
+
+    /// What TLS has against a connection that this connector, or a clone of it, has made: some of it comes after the
+    /// connection seemed to be there.
+    #[must_use]
+    pub fn refusal(&self) -> Option<String> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     async fn connect(self, uri: Uri) -> io::Result<TokioIo<Box<dyn Io>>> {
@@ -40,13 +49,14 @@ impl Connector {
         let port = uri.port_u16().unwrap_or(80);
         let stream = TcpStream::connect((host.as_str(), port)).await?;
         stream.set_nodelay(true)?;
+        let refused = self.refused;
         let Door::Locked(credentials) = self.door else {
-            return Ok(TokioIo::new(Box::new(Plain { stream, heard: false })));
+            return Ok(TokioIo::new(Box::new(Heard { stream, silent: true, refused })));
         };
         let client = credentials.current().client(self.expected).map_err(io::Error::other)?;
         let name = ServerName::try_from(host).map_err(io::Error::other)?;
         let stream = TlsConnector::from(client).connect(name, stream).await?;
-        Ok(TokioIo::new(Box::new(stream)))
+        Ok(TokioIo::new(Box::new(Heard { stream, silent: false, refused })))
     }
 }
 
@@ -69,32 +79,48 @@ impl Service<Uri> for Connector {
 #[error("the other side asks for TLS: give --tls")]
 struct TlsExpected;
 
-/// A stream without TLS, which hears when the other side expects some.
-struct Plain {
-    stream: TcpStream,
-    heard: bool,
+/// A stream that hears why the other side will have none of it: what reads from it keeps such errors to itself.
+struct Heard<S> {
+    stream: S,
+    /// Until something has come; then what comes is words.
+    silent: bool,
+    refused: Refused,
+}
+
+type Refused = Arc<Mutex<Option<String>>>;
+
+impl<S> Heard<S> {
+    fn keep(&self, error: io::Error) -> io::Error {
+        if let Some(refused) = refusal(&error) {
+            *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(refused);
+        }
+        error
+    }
 }
 
 /// How a TLS alert begins. HTTP/2 begins with a short frame of settings: its first byte is 0.
 const ALERT: [u8; 2] = [0x15, 0x03];
 
-impl AsyncRead for Plain {
+impl<S: Io> AsyncRead for Heard<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
-        let first = !std::mem::replace(&mut self.heard, true);
-        if first && buffer.filled()[before..].starts_with(&ALERT) {
-            return Poll::Ready(Err(io::Error::other(TlsExpected)));
-        }
-        Poll::Ready(Ok(()))
+        let read = ready!(Pin::new(&mut self.stream).poll_read(context, buffer));
+        let first = std::mem::replace(&mut self.silent, false);
+        let read = match read {
+            Ok(()) if first && buffer.filled()[before..].starts_with(&ALERT) => {
+                Err(io::Error::other(TlsExpected))
+            }
+            read => read,
+        };
+        Poll::Ready(read.map_err(|error| self.keep(error)))
     }
 }
 
-impl AsyncWrite for Plain {
+impl<S: Io> AsyncWrite for Heard<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -162,14 +162,19 @@ fn connect(
         held,
     };
     outbox.send(Message::Hello(hello)).expect("the receiver is held here");
+    let connector = Connector::new(options.door.clone(), Role::Coordinator);
     let session = runtime.block_on(async {
-        let connector = Connector::new(options.door.clone(), Role::Coordinator);
-        let channel = endpoint.connect_with_connector(connector).await.map_err(|e| judge_error(&e))?;
+        let channel =
+            endpoint.connect_with_connector(connector.clone()).await.map_err(|e| judge_error(&e))?;
         let mut client = TrainingClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
         let mut request = Request::new(ReceiverStream::new(messages));
         answer(&mut client, options.join_token.as_ref(), &mut request).await?;
         let response = client.session(request).await.map_err(judge)?;
         Ok((client, response.into_inner()))
+    });
+    let session = session.map_err(|problem| match connector.refusal() {
+        Some(refused) => Err(WorkerError::Refused(refused)),
+        None => problem,
     });
     session.map(|(client, inbound)| Session { client, listener, outbox, inbound })
 }
@@ -207,7 +212,7 @@ fn judge(status: Status) -> Result<String, WorkerError> {
         | Code::PermissionDenied
         | Code::Unauthenticated
         | Code::Unimplemented => Err(WorkerError::Refused(status.message().into())),
-        _ => Ok(status.message().into()),
+        _ => Ok(std::error::Error::source(&status).map_or_else(|| status.message().into(), root_cause)),
     }
 }
 
