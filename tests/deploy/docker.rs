@@ -1,0 +1,1 @@
+//! Docker Compose, on an engine of the test's own.

@@ -1,0 +1,1 @@
+//! The Kubernetes manifests, without a cluster: built, and checked against the published schemas.
