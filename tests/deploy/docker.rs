@@ -25,7 +25,6 @@ dropout = 0.2
 streams = 20
 window = 24
 lanes = 5
-epochs = 1000
 steps = STEPS
 optimizer = "adam"
 learning_rate = 0.003
@@ -66,6 +65,7 @@ impl<'a> Cluster<'a> {
         command.args(["-p", &self.name]).args(arguments);
         command.env("CAROUSEL_CONFIG", self.folder.path().join("run.toml"));
         command.env("CAROUSEL_DATA", self.folder.path().join("data"));
+        command.env("CAROUSEL_CERTS", self.folder.path().join("certs"));
         succeed(&mut command)
     }
 
@@ -119,7 +119,7 @@ impl<'a> Cluster<'a> {
         let coordinator = self.coordinator();
         let status = eventually(|| {
             let state = self.inspect(&coordinator, "{{.State.Status}} {{.State.ExitCode}}");
-            state.starts_with("exited").then_some(state)
+            (state.starts_with("exited") || state.starts_with("restarting")).then_some(state)
         });
         assert_eq!(status.as_deref(), Some("exited 0"), "{}", self.story());
         carousel("verify", self.run());
