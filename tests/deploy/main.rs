@@ -1,0 +1,27 @@
+//! What `deploy/` holds, tried with the engines it is written for. Each part says aloud what it had to skip.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
+
+mod docker;
+mod engine;
+mod flags;
+mod kubernetes;
+
+use std::io::Write;
+use std::path::PathBuf;
+
+/// A file or folder of `deploy/`.
+fn deploy(path: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("deploy").join(path)
+}
+
+/// Past the harness, which keeps what a passing test prints to itself.
+fn say_aloud(text: &str) {
+    writeln!(std::io::stderr(), "{text}").expect("a test has a standard error");
+}
+
+/// What a test says when the machine lacks what it needs. CI can install it, and fails instead.
+fn skipped(what: &str, missing: &str) {
+    assert!(std::env::var_os("CI").is_none(), "CI must have what {what} needs: {missing}");
+    say_aloud(&format!("SKIPPED: {what}: {missing}"));
+}
