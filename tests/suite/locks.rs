@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use carousel_security::Authority;
 
+use crate::netlab::{self, Lab};
 use crate::program::{Running, Workshop, eventually, signal};
 
 /// Steps for some seconds.
@@ -249,4 +250,48 @@ fn no_secret_is_in_a_log_however_much_is_logged() {
     for secret in keys.iter().flat_map(|key| key.lines()).filter(|line| !line.starts_with("-----")) {
         assert!(!logs.contains(secret.trim()), "a secret is in a log");
     }
+}
+
+/// Tokens a second of a run of two workers whose gradients go over TCP, each on a host of its own.
+fn speed(shop: &Workshop, lab: &Lab, run: &str, locks: [&[&str]; 2]) -> f64 {
+    let listen = format!("{}:7700", netlab::address(0));
+    let sets =
+        ["model.hidden=650", "model.embedding=650", "train.streams=20", "train.window=35", "train.lanes=4"];
+    let sets = sets.into_iter().chain(["train.steps=24", "train.evaluate_every=1000", "cluster.workers=2"]);
+    let sets: Vec<&str> = sets.chain(["cluster.exchange=mesh"]).flat_map(|set| ["--set", set]).collect();
+    let arguments = ["coordinator", "run.toml", "--run", run, "--listen", &listen];
+    let command = shop.command(&[&arguments[..], locks[0], &sets].concat());
+    let mut coordinator = shop.spawn(lab.on(0, &command));
+    coordinator.wait_for("listening   http");
+    let work = |host| shop.spawn(lab.on(host, &worker(shop, &listen, locks[1])));
+    let mut workers = [work(1), work(2)];
+    assert!(coordinator.wait().unwrap().success(), "{}", coordinator.said());
+    for worker in &mut workers {
+        assert!(worker.wait().unwrap().success(), "{}", worker.said());
+    }
+    let steps = shop.metrics(run).into_iter().filter(|line| line.get("loss").is_some());
+    let mut speeds: Vec<f64> =
+        steps.map(|line| line["tokens"].as_f64().unwrap() / line["seconds"].as_f64().unwrap()).collect();
+    assert!(speeds.len() >= 20, "{speeds:?}");
+    speeds.sort_by(f64::total_cmp);
+    speeds[speeds.len() / 2]
+}
+
+/// A measurement, for a machine that does nothing else (docs/security.md).
+#[test]
+#[ignore = "measures; run it alone"]
+fn throughput_with_tls_is_at_least_85_percent_of_that_without() {
+    let Some(lab) = Lab::open(3) else { return };
+    let shop = workshop();
+    let (open, locked) =
+        ([&["--insecure"][..]; 2], [&LOCKED[..], &["--tls", "certs/worker", "--token-file", "certs/token"]]);
+    let mut shares: Vec<f64> = Vec::new();
+    for pair in 0..3 {
+        let without = speed(&shop, &lab, &format!("open-{pair}"), open);
+        let with = speed(&shop, &lab, &format!("locked-{pair}"), locked);
+        println!("pair {pair}: {without:.0} tokens/s without TLS, {with:.0} with: {:.3}", with / without);
+        shares.push(with / without);
+    }
+    shares.sort_by(f64::total_cmp);
+    assert!(shares[1] >= 0.85, "{shares:?}");
 }
