@@ -2,13 +2,14 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use carousel_proto::digest::Digest;
-use carousel_security::{Challenges, Door, Incoming, Token};
+use carousel_security::{Allowed, Door, Gate, Incoming, Role, Token};
 use tokio::sync::{mpsc, oneshot};
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::Server;
 
 use crate::checkpoint::{CheckpointError, Saved};
@@ -194,8 +195,7 @@ impl Coordinator {
             tokens: tokens.clone(),
             limits: limits.clone(),
             next_worker: AtomicU64::new(1),
-            join_token: self.locks.join_token,
-            challenges: Mutex::new(Challenges::default()),
+            gate: Gate::new(self.locks.join_token),
         };
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let runtime = runtime.map_err(|source| listen_error(&self.listener, source))?;
@@ -249,7 +249,7 @@ fn serve(
         .http2_keepalive_timeout(Some(KEEPALIVE))
         .initial_stream_window_size(FLOW_WINDOW_BYTES)
         .initial_connection_window_size(FLOW_WINDOW_BYTES)
-        .add_service(training)
+        .add_service(InterceptedService::new(training, Allowed::roles(&[Role::Worker])))
         .serve_with_incoming_shutdown(incoming, async { quitting.await.unwrap_or_default() });
     Ok(tokio::spawn(async move {
         if let Err(error) = server.await {

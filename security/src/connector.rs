@@ -1,6 +1,5 @@
 //! The client's side of a door: connects to an address, and goes on only with somebody of the expected role.
 
-use std::error::Error;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -18,12 +17,15 @@ use tonic::transport::Uri;
 
 use crate::{Door, Role};
 
+/// The first byte of a TLS record that a server sends unasked, an alert; no HTTP/2 server begins with it.
+const ALERT: u8 = 0x15;
+
 /// Connects through a door to somebody of a role; for `Endpoint::connect_with_connector`.
 #[derive(Clone, Debug)]
 pub struct Connector {
     door: Door,
     expected: Role,
-    refused: Refused,
+    fault: Fault,
 }
 
 /// A stream of either kind.
@@ -34,93 +36,75 @@ impl Connector {
     /// Whoever is reached must be of the role `expected`, where the door is locked.
     #[must_use]
     pub fn new(door: Door, expected: Role) -> Self {
-        Self { door, expected, refused: Refused::default() }
+        Self { door, expected, fault: Fault::default() }
     }
 
-    /// What TLS has against a connection that this connector, or a clone of it, has made: some of it comes after the
-    /// connection seemed to be there.
+    /// What TLS had against a connection: what was found, and what to do about it. None where it was no matter of TLS, and
+    /// so may pass. HTTP/2 keeps no cause of a broken connection; therefore it is kept here.
     #[must_use]
-    pub fn refusal(&self) -> Option<String> {
-        self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn fault(&self) -> Option<String> {
+        self.fault.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    async fn connect(self, uri: Uri) -> io::Result<TokioIo<Box<dyn Io>>> {
+    async fn connect(self, uri: Uri) -> io::Result<TokioIo<Watched>> {
         let host = uri.host().unwrap_or("localhost").trim_matches(['[', ']']).to_owned();
         let port = uri.port_u16().unwrap_or(80);
         let stream = TcpStream::connect((host.as_str(), port)).await?;
         stream.set_nodelay(true)?;
-        let refused = self.refused;
-        let Door::Locked(credentials) = self.door else {
-            return Ok(TokioIo::new(Box::new(Heard { stream, silent: true, refused })));
-        };
-        let client = credentials.current().client(self.expected).map_err(io::Error::other)?;
+        let Self { door, expected, fault } = self;
+        let Door::Locked(credentials) = door else { return Ok(Watched::new(stream, fault, true)) };
+        let client = credentials.current().client(expected).map_err(io::Error::other)?;
         let name = ServerName::try_from(host).map_err(io::Error::other)?;
-        let stream = TlsConnector::from(client).connect(name, stream).await?;
-        Ok(TokioIo::new(Box::new(Heard { stream, silent: false, refused })))
+        let stream = TlsConnector::from(client).connect(name, stream).await;
+        Ok(Watched::new(stream.inspect_err(|error| fault.note(error))?, fault, false))
     }
 }
 
-impl Service<Uri> for Connector {
-    type Response = TokioIo<Box<dyn Io>>;
-    type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
+/// The first fault of a connector's connections.
+#[derive(Clone, Debug, Default)]
+struct Fault(Arc<Mutex<Option<String>>>);
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        Box::pin(self.clone().connect(uri))
-    }
-}
-
-/// The other side answered plain words with a TLS alert.
-#[derive(Debug, thiserror::Error)]
-#[error("the other side asks for TLS: give --tls")]
-struct TlsExpected;
-
-/// A stream that hears why the other side will have none of it: what reads from it keeps such errors to itself.
-struct Heard<S> {
-    stream: S,
-    /// Until something has come; then what comes is words.
-    silent: bool,
-    refused: Refused,
-}
-
-type Refused = Arc<Mutex<Option<String>>>;
-
-impl<S> Heard<S> {
-    fn keep(&self, error: io::Error) -> io::Error {
-        if let Some(refused) = refusal(&error) {
-            *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(refused);
+impl Fault {
+    fn note(&self, error: &io::Error) {
+        let found = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        if let Some(found) = found {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| advice(found));
         }
-        error
     }
 }
 
-/// How a TLS alert begins. HTTP/2 begins with a short frame of settings: its first byte is 0.
-const ALERT: [u8; 2] = [0x15, 0x03];
+/// A stream whose faults are noted: with TLS 1.3 a server judges a certificate after the client's handshake is done, and the
+/// answer comes with the first bytes read.
+pub struct Watched {
+    stream: Box<dyn Io>,
+    fault: Fault,
+    /// Nothing was read yet of a stream that should not be TLS.
+    fresh: bool,
+}
 
-impl<S: Io> AsyncRead for Heard<S> {
+impl Watched {
+    fn new(stream: impl Io + 'static, fault: Fault, fresh: bool) -> TokioIo<Self> {
+        TokioIo::new(Self { stream: Box::new(stream), fault, fresh })
+    }
+}
+
+impl AsyncRead for Watched {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let read = ready!(Pin::new(&mut self.stream).poll_read(context, buffer));
-        let first = std::mem::replace(&mut self.silent, false);
-        let read = match read {
-            Ok(()) if first && buffer.filled()[before..].starts_with(&ALERT) => {
-                Err(io::Error::other(TlsExpected))
-            }
-            read => read,
-        };
-        Poll::Ready(read.map_err(|error| self.keep(error)))
+        let mut read = ready!(Pin::new(&mut self.stream).poll_read(context, buffer));
+        if self.fresh && buffer.filled().get(before) == Some(&ALERT) {
+            read = Err(io::Error::other(rustls::Error::AlertReceived(Alert::CertificateRequired)));
+        }
+        self.fresh &= buffer.filled().len() == before;
+        Poll::Ready(read.inspect_err(|error| self.fault.note(error)))
     }
 }
 
-impl<S: Io> AsyncWrite for Heard<S> {
+impl AsyncWrite for Watched {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -150,31 +134,27 @@ impl<S: Io> AsyncWrite for Heard<S> {
     }
 }
 
-/// What TLS has against a connection, anywhere among an error's causes: what was found, and what to do. None where it is
-/// no matter of TLS, and so may pass.
-#[must_use]
-pub fn refusal(error: &(dyn Error + 'static)) -> Option<String> {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        let inner: Option<&(dyn Error + 'static)> = inner.map(|inner| inner as _);
-        let innermost = inner.unwrap_or(error);
-        if let Some(found) = innermost.downcast_ref::<rustls::Error>() {
-            return Some(advice(found));
-        }
-        if let Some(found) = innermost.downcast_ref::<TlsExpected>() {
-            return Some(found.to_string());
-        }
-        cause = inner.or_else(|| error.source());
+impl Service<Uri> for Connector {
+    type Response = TokioIo<Watched>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
-    None
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        Box::pin(self.clone().connect(uri))
+    }
 }
 
 fn advice(error: &rustls::Error) -> String {
     use rustls::Error as E;
     let what_to_do = match error {
         E::InvalidMessage(_) => "the other side speaks no TLS: give both sides --tls, or neither",
-        E::AlertReceived(Alert::CertificateRequired) => "the other side asks for a certificate: give --tls",
+        E::AlertReceived(Alert::CertificateRequired) => {
+            "the other side asks for TLS and a certificate: give --tls"
+        }
         E::AlertReceived(Alert::CertificateExpired) => {
             "this side's certificate has expired: carousel certs DIR --renew makes a new one"
         }
@@ -189,6 +169,7 @@ fn advice(error: &rustls::Error) -> String {
         E::InvalidCertificate(
             rustls::CertificateError::Expired | rustls::CertificateError::ExpiredContext { .. },
         ) => "the other side's certificate has expired: carousel certs DIR --renew makes a new one",
+        E::General(text) => return text.clone(),
         _ => return error.to_string(),
     };
     format!("{what_to_do} ({error})")

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -21,6 +21,8 @@ use crate::{Credentials, Peer, Role};
 
 /// A handshake that takes longer is given up.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// A client that was refused has so long to hear why.
+const LINGER: Duration = Duration::from_secs(1);
 /// Connections that are let in and not served yet.
 const WAITING: usize = 64;
 /// Refusals are told this seldom.
@@ -64,7 +66,7 @@ impl Connected for Connection {
     type ConnectInfo = Peer;
 
     fn connect_info(&self) -> Peer {
-        self.peer
+        self.peer.clone()
     }
 }
 
@@ -163,7 +165,7 @@ async fn let_in(
             return refusals.tell(address, &format!("no handshake within {} s", HANDSHAKE.as_secs()));
         }
     };
-    let peer = Peer { address: Some(address), role, locked: door.is_locked() };
+    let peer = Peer::new(address, role, door.is_locked());
     let connection = Connection { stream, peer, _place: place };
     if connections.send(connection).await.is_err() {
         tracing::debug!("{address} came when the door was closed");
@@ -174,10 +176,30 @@ async fn shake_hands(stream: TcpStream, door: &Door) -> io::Result<(Side, Option
     stream.set_nodelay(true)?;
     let Door::Locked(credentials) = door else { return Ok((Side::Plain(stream), None)) };
     let acceptor = TlsAcceptor::from(credentials.current().server.clone());
-    let stream = acceptor.accept(stream).await?;
+    let stream = match acceptor.accept(stream).into_fallible().await {
+        Ok(stream) => stream,
+        Err((error, stream)) => {
+            linger(stream).await;
+            return Err(error);
+        }
+    };
     let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
     let role = certificate.and_then(Role::of);
     Ok((Side::Tls(Box::new(stream)), role))
+}
+
+/// A socket that is closed with bytes unread resets the connection, and the other end may never see the alert that says
+/// why. So its bytes are read for a moment.
+async fn linger(mut stream: TcpStream) {
+    let mut bytes = [0; 4096];
+    let drain = async {
+        stream.shutdown().await?;
+        while stream.read(&mut bytes).await? > 0 {}
+        io::Result::Ok(())
+    };
+    if let Ok(Err(error)) = tokio::time::timeout(LINGER, drain).await {
+        tracing::debug!("a refused connection broke: {error}");
+    }
 }
 
 impl AsyncRead for Connection {

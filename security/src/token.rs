@@ -96,14 +96,14 @@ pub enum JoinError {
 
 /// The challenges that are open.
 #[derive(Debug, Default)]
-pub struct Challenges(VecDeque<(Nonce, Instant)>);
+pub(crate) struct Challenges(VecDeque<(Nonce, Instant)>);
 
 impl Challenges {
     /// A challenge that nobody was given before.
     ///
     /// # Panics
     /// When the system has no random numbers.
-    pub fn make(&mut self, now: Instant) -> Nonce {
+    pub(crate) fn make(&mut self, now: Instant) -> Nonce {
         let mut nonce = [0; 32];
         ring::default_provider().secure_random.fill(&mut nonce).expect("the system has random numbers");
         self.forget(now);
@@ -118,7 +118,7 @@ impl Challenges {
     ///
     /// # Errors
     /// When it is wrong, or its challenge is not open.
-    pub fn take(
+    pub(crate) fn take(
         &mut self,
         token: &Token,
         (nonce, answer): (&Nonce, &[u8; 32]),
@@ -127,6 +127,7 @@ impl Challenges {
         self.forget(now);
         let open = self.0.iter().position(|(open, _)| open == nonce).ok_or(JoinError::Used)?;
         self.0.remove(open);
+        // BLAKE3's own comparison takes the same time wherever the bytes differ.
         if blake3::Hash::from(token.answer(nonce)) == *answer { Ok(()) } else { Err(JoinError::Wrong) }
     }
 

@@ -45,7 +45,8 @@ impl ServerCertVerifier for RoleVerifier {
             Some(role) if role == self.expected => Ok(ServerCertVerified::assertion()),
             found => {
                 let found = found.map_or("nobody", Role::name);
-                Err(Error::General(format!("expected the {}'s certificate, found {found}'s", self.expected)))
+                let expected = self.expected;
+                Err(Error::General(format!("the other side is no {expected}: its certificate is {found}'s")))
             }
         }
     }

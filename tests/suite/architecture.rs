@@ -23,32 +23,37 @@ fn of_the_house(all: &BTreeMap<String, BTreeSet<String>>, package: &str) -> Vec<
 fn the_arrows_are_those_of_the_design() {
     let all = dependencies();
     let none: [&str; 0] = [];
-    for package in ["carousel-model", "carousel-corpus", "carousel-proto", "carousel-storage"] {
+    for package in
+        ["carousel-model", "carousel-corpus", "carousel-proto", "carousel-security", "carousel-storage"]
+    {
         assert_eq!(of_the_house(&all, package), none, "{package} knows nobody");
     }
-    assert_eq!(of_the_house(&all, "carousel-coordinator"), ["carousel-corpus", "carousel-proto"]);
-    assert_eq!(of_the_house(&all, "carousel-worker"), ["carousel-model", "carousel-proto"]);
-    let everyone = ["coordinator", "corpus", "model", "proto", "storage", "worker"]
+    let [corpus, model, proto, security] =
+        ["corpus", "model", "proto", "security"].map(|name| format!("carousel-{name}"));
+    assert_eq!(of_the_house(&all, "carousel-coordinator"), [corpus, proto.clone(), security.clone()]);
+    assert_eq!(of_the_house(&all, "carousel-worker"), [model, proto, security]);
+    let everyone = ["coordinator", "corpus", "model", "proto", "security", "storage", "worker"]
         .map(|name| format!("carousel-{name}"));
     assert_eq!(of_the_house(&all, "carousel"), everyone);
-    assert_eq!(all.len(), 7, "a package that this test does not know: {:?}", all.keys());
+    assert_eq!(all.len(), 8, "a package that this test does not know: {:?}", all.keys());
 }
 
 #[test]
-fn only_coordinator_worker_and_storage_know_the_network() {
+fn only_coordinator_worker_security_and_storage_know_the_network() {
     let network =
         ["tokio", "tokio-stream", "tonic", "tonic-prost", "tonic-prost-build", "hyper", "h2", "reqwest"];
     let knows = |names: &BTreeSet<String>| network.iter().any(|n| names.contains(*n));
     let who: Vec<String> =
         dependencies().into_iter().filter(|(_, names)| knows(names)).map(|(p, _)| p).collect();
-    assert_eq!(who, ["carousel-coordinator", "carousel-storage", "carousel-worker"]);
+    assert_eq!(who, ["carousel-coordinator", "carousel-security", "carousel-storage", "carousel-worker"]);
 }
 
 /// `unsafe` lives in `model/src/kernels` alone, and each block says why it is sound.
 #[test]
 fn unsafe_is_kept_in_the_kernels() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    let folders = ["src", "proto", "model", "corpus", "coordinator", "worker", "storage", "tests"];
+    let folders =
+        ["src", "proto", "model", "corpus", "coordinator", "worker", "storage", "security", "tests"];
     let mut files = Vec::new();
     folders.iter().for_each(|folder| rust_files(&root.join(folder), &mut files));
     assert!(files.len() > 40, "found only {files:?}");

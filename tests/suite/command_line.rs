@@ -101,7 +101,7 @@ fn paths_that_are_no_run_are_named() {
         assert!(message.contains("nowhere") && message.contains("checkpoints/step-*"), "{message}");
     }
     let message = shop.refused(&["worker", "--coordinator", "not an address"]);
-    assert!(message.contains("http://HOST:PORT"), "{message}");
+    assert!(message.contains("expected HOST:PORT"), "{message}");
 }
 
 #[test]
@@ -113,6 +113,7 @@ fn every_subcommand_shows_an_example() {
         "train",
         "coordinator",
         "worker",
+        "certs",
         "evaluate",
         "generate",
         "export",

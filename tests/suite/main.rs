@@ -14,6 +14,7 @@ mod faults;
 mod formats;
 mod generation;
 mod learning;
+mod locks;
 mod netlab;
 mod prepare;
 mod program;

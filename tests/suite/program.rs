@@ -38,7 +38,9 @@ impl Workshop {
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_carousel"));
         command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null());
-        command.env_remove("CAROUSEL_LOG");
+        for key in ["CAROUSEL_LOG", "CAROUSEL_TLS", "CAROUSEL_TOKEN_FILE", "CAROUSEL_COORDINATOR"] {
+            command.env_remove(key);
+        }
         command
     }
 

@@ -131,6 +131,7 @@ impl Peers {
 }
 
 async fn push(to: Peer, door: Door, frames: mpsc::UnboundedReceiver<bytes::Bytes>) {
+    let connector = Connector::new(door, Role::Worker);
     let pushed = async {
         let endpoint = Endpoint::from_shared(format!("http://{}", to.address))?;
         let endpoint = endpoint
@@ -139,11 +140,13 @@ async fn push(to: Peer, door: Door, frames: mpsc::UnboundedReceiver<bytes::Bytes
             .initial_connection_window_size(FLOW_WINDOW_BYTES);
         let channel = match endpoint.connect_with_connector(local::Connector::to(&to.address)).await {
             Ok(channel) => channel,
-            Err(_) => endpoint.connect_with_connector(Connector::new(door, Role::Worker)).await?,
+            Err(_) => endpoint.connect_with_connector(connector.clone()).await?,
         };
         wire::push(channel, frames).await
     };
-    if let Err(error) = pushed.await {
-        tracing::info!("the stream to {} at {} broke: {error}", to.worker, to.address);
+    let Err(error) = pushed.await else { return };
+    match connector.fault() {
+        Some(fault) => tracing::warn!("no stream to {} at {}: {fault}", to.worker, to.address),
+        None => tracing::info!("the stream to {} at {} broke: {error}", to.worker, to.address),
     }
 }

@@ -3,15 +3,15 @@
 
 use std::time::Duration;
 
-use carousel_proto::v1::ChallengeRequest;
-use carousel_proto::v1::{FromCoordinator, Held, Hello, PullReply, PullRequest, from_worker::Message};
+use carousel_proto::v1::{
+    ChallengeRequest, FromCoordinator, FromWorker, Held, Hello, PullReply, PullRequest, from_worker::Message,
+};
 use carousel_proto::{PROTOCOL_VERSION, Step, Term, WorkerId};
-use carousel_security::{Connector, Door, Role, Token, refusal};
+use carousel_security::{Connector, Door, Role, Token};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status, Streaming};
 
@@ -42,8 +42,6 @@ pub(crate) const FLOW_WINDOW_BYTES: u32 = 8 << 20;
 /// control holds back the rest.
 pub(crate) const WAITING_MESSAGES: usize = 256;
 const KEEPALIVE: Duration = Duration::from_secs(10);
-/// Where a session carries a challenge and its answer.
-const JOIN_METADATA: &str = "carousel-join-bin";
 
 /// What a worker is told by whoever starts it.
 #[derive(Clone, Debug)]
@@ -162,57 +160,44 @@ fn connect(
         held,
     };
     outbox.send(Message::Hello(hello)).expect("the receiver is held here");
-    let connector = Connector::new(options.door.clone(), Role::Coordinator);
     let session = runtime.block_on(async {
-        let channel =
-            endpoint.connect_with_connector(connector.clone()).await.map_err(|e| judge_error(&e))?;
-        let mut client = TrainingClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
-        let mut request = Request::new(ReceiverStream::new(messages));
-        answer(&mut client, options.join_token.as_ref(), &mut request).await?;
-        let response = client.session(request).await.map_err(judge)?;
-        Ok((client, response.into_inner()))
-    });
-    let session = session.map_err(|problem| match connector.refusal() {
-        Some(refused) => Err(WorkerError::Refused(refused)),
-        None => problem,
+        let connector = Connector::new(options.door.clone(), Role::Coordinator);
+        let begun = begin(endpoint, connector.clone(), options.join_token.as_ref(), messages).await;
+        // What TLS has against the other side is for good; that nobody is there is not.
+        begun.map_err(|problem| connector.fault().map_or(problem, |fault| Err(WorkerError::Refused(fault))))
     });
     session.map(|(client, inbound)| Session { client, listener, outbox, inbound })
 }
 
-/// Answers the coordinator's challenge, where it makes one.
-async fn answer<T>(
-    client: &mut TrainingClient<Channel>,
+/// Connects, answers the coordinator's challenge where it makes one, and begins the session.
+async fn begin(
+    endpoint: &Endpoint,
+    connector: Connector,
     token: Option<&Token>,
-    request: &mut Request<T>,
-) -> Result<(), Result<String, WorkerError>> {
-    let Some(token) = token else { return Ok(()) };
-    let challenge = client.challenge(ChallengeRequest {}).await.map_err(judge)?.into_inner();
-    let Ok(nonce) = challenge.nonce[..].try_into() else { return Ok(()) };
-    let proof = MetadataValue::from_bytes(&[nonce, token.answer(&nonce)].concat());
-    request.metadata_mut().insert_bin(JOIN_METADATA, proof);
-    Ok(())
-}
-
-/// What TLS has against the other side is for good; that nobody is there is not.
-fn judge_error(error: &(dyn std::error::Error + 'static)) -> Result<String, WorkerError> {
-    match refusal(error) {
-        Some(refusal) => Err(WorkerError::Refused(refusal)),
-        None => Ok(root_cause(error)),
+    messages: mpsc::Receiver<FromWorker>,
+) -> Result<(TrainingClient<Channel>, Streaming<FromCoordinator>), Result<String, WorkerError>> {
+    let channel = endpoint.connect_with_connector(connector).await.map_err(|e| Ok(root_cause(&e)))?;
+    let mut client = TrainingClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let mut session = Request::new(ReceiverStream::new(messages));
+    if let Some(token) = token {
+        let challenge = client.challenge(ChallengeRequest {}).await.map_err(judge)?.into_inner().nonce;
+        if !challenge.is_empty() {
+            token.answer_in(&mut session, &challenge).map_err(judge)?;
+        }
     }
+    let response = client.session(session).await.map_err(judge)?;
+    Ok((client, response.into_inner()))
 }
 
 /// Whether a refusal is for good.
 fn judge(status: Status) -> Result<String, WorkerError> {
-    if let Some(refusal) = refusal(&status) {
-        return Err(WorkerError::Refused(refusal));
-    }
     match status.code() {
         Code::FailedPrecondition
         | Code::InvalidArgument
         | Code::PermissionDenied
         | Code::Unauthenticated
         | Code::Unimplemented => Err(WorkerError::Refused(status.message().into())),
-        _ => Ok(std::error::Error::source(&status).map_or_else(|| status.message().into(), root_cause)),
+        _ => Ok(status.message().into()),
     }
 }
 
