@@ -18,15 +18,18 @@ pub(crate) struct Arguments {
     /// Where workers connect to
     #[arg(long, value_name = "ADDR:PORT")]
     listen: SocketAddr,
+    #[command(flatten)]
+    metrics: launch::MetricsArguments,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let prepared = launch::prepare(&arguments.run, &[], true)?;
     let listener = launch::listen(arguments.listen)?;
+    let metrics = arguments.metrics.listen()?;
     let address = listener.local_addr().map_err(Failure::failed)?;
     let folder = launch::folder_of(&prepared.run);
     let mut progress = Progress::new(&prepared.run);
-    let coordinator = launch::coordinator(prepared.run, listener)?;
+    let coordinator = launch::coordinator(prepared.run, listener)?.with_metrics(metrics);
     println!("listening   http://{address}");
     let result = coordinator.run(&mut progress);
     progress.finish();

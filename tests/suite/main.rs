@@ -15,6 +15,7 @@ mod formats;
 mod generation;
 mod learning;
 mod netlab;
+mod operate;
 mod prepare;
 mod program;
 mod recipes;
