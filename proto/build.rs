@@ -3,7 +3,7 @@
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=carousel");
-    let descriptors = protox::compile(["carousel/v1/training.proto"], ["."])?;
+    let descriptors = protox::compile(["carousel/v1/training.proto", "carousel/v1/operations.proto"], ["."])?;
     prost_build::Config::new().bytes(["."]).compile_fds(descriptors)?;
     Ok(())
 }

@@ -21,6 +21,8 @@ pub(crate) struct Arguments {
     listen: SocketAddr,
     #[command(flatten)]
     security: SecurityArguments,
+    #[command(flatten)]
+    metrics: launch::MetricsArguments,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
@@ -28,10 +30,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let scheme = if locks.door.is_locked() { "https" } else { "http" };
     let prepared = launch::prepare(&arguments.run, &[], true)?;
     let listener = launch::listen(arguments.listen)?;
+    let metrics = arguments.metrics.listen()?;
     let address = listener.local_addr().map_err(Failure::failed)?;
     let folder = launch::folder_of(&prepared.run);
     let mut progress = Progress::new(&prepared.run);
-    let coordinator = launch::coordinator(prepared.run, listener, locks)?;
+    let coordinator = launch::coordinator(prepared.run, listener, locks)?.with_metrics(metrics);
     println!("listening   {scheme}://{address}");
     let result = coordinator.run(&mut progress);
     progress.finish();

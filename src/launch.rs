@@ -34,6 +34,9 @@ pub(crate) struct RunArguments {
     /// Go on with the run in the folder, from its latest whole checkpoint
     #[arg(long)]
     pub resume: bool,
+    /// Start the run, or go on with it when it is there
+    #[arg(long, conflicts_with = "resume")]
+    pub start_or_resume: bool,
     /// Set a key of the configuration, as train.epochs=3; may be repeated
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     pub sets: Vec<String>,
@@ -55,8 +58,10 @@ pub(crate) fn prepare(
     let sets: Vec<String> = arguments.sets.iter().chain(extra).cloned().collect();
     let mut config = config::load(&arguments.config, &sets)?;
     let folder = arguments.run.clone().unwrap_or_else(|| default_folder(&arguments.config));
-    let found = if arguments.resume { Some(resume::find(&folder, &mut config)?) } else { None };
-    if found.is_none() && folder.exists() {
+    let goes_on = arguments.resume || (arguments.start_or_resume && RunFolder::new(&folder).is_begun());
+    let found = if goes_on { Some(resume::find(&folder, &mut config)?) } else { None };
+    let may_be_there = arguments.start_or_resume && RunFolder::new(&folder).is_half_made();
+    if found.is_none() && folder.exists() && !may_be_there {
         return Err(RunError::Exists { path: folder }.into());
     }
     let tokens = prepare::tokens_of(&config, &arguments.config, |line| println!("{line}"))?;
@@ -134,6 +139,29 @@ fn default_folder(config: &Path) -> PathBuf {
 pub(crate) fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
     let listen = TcpListener::bind(address);
     listen.map_err(|source| RunError::Listen { address: address.to_string(), source }.into())
+}
+
+/// Where a run's figures are served for Prometheus.
+#[derive(Debug, clap::Args)]
+pub(crate) struct MetricsArguments {
+    /// Serve GET /metrics (for Prometheus) and GET /healthz, as plain HTTP
+    #[arg(long, value_name = "ADDR:PORT")]
+    metrics: Option<SocketAddr>,
+    /// Serve them beyond this machine too: everybody who reaches the port can read them
+    #[arg(long, requires = "metrics")]
+    insecure_metrics: bool,
+}
+
+impl MetricsArguments {
+    /// Opens the port, if one is asked for.
+    pub(crate) fn listen(&self) -> Result<Option<TcpListener>, Failure> {
+        let Some(address) = self.metrics else { return Ok(None) };
+        let expected = "a loopback address, or --insecure-metrics: it is plain HTTP, readable by everybody";
+        Failure::unless(address.ip().is_loopback() || self.insecure_metrics, "--metrics", address, expected)?;
+        let listener = listen(address)?;
+        println!("metrics     http://{}/metrics", listener.local_addr().map_err(Failure::failed)?);
+        Ok(Some(listener))
+    }
 }
 
 /// What the user is told at the end, and the exit code.

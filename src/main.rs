@@ -16,6 +16,7 @@ mod generation;
 mod import;
 mod launch;
 mod learning;
+mod operate;
 mod prepare;
 mod progress;
 mod resume;
@@ -46,6 +47,10 @@ enum Command {
     Train(train::Arguments),
     Coordinator(coordinator::Arguments),
     Worker(worker::Arguments),
+    Status(operate::StatusArguments),
+    Drain(operate::DrainArguments),
+    Checkpoint(operate::CheckpointArguments),
+    Stop(operate::StopArguments),
     Evaluate(evaluate::Arguments),
     Generate(generate::Arguments),
     Export(export::Arguments),
@@ -74,6 +79,10 @@ fn run(command: Command) -> Result<(), failure::Failure> {
         Command::Train(arguments) => train::run(&arguments),
         Command::Coordinator(arguments) => coordinator::run(&arguments),
         Command::Worker(arguments) => worker::run(&arguments),
+        Command::Status(arguments) => operate::status(&arguments),
+        Command::Drain(arguments) => operate::drain(&arguments),
+        Command::Checkpoint(arguments) => operate::checkpoint(&arguments),
+        Command::Stop(arguments) => operate::stop(&arguments),
         Command::Evaluate(arguments) => evaluate::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Export(arguments) => export::run(&arguments),

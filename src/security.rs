@@ -2,7 +2,7 @@
 //! themselves are `carousel_security`'s.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use carousel_coordinator::Locks;
@@ -25,13 +25,31 @@ pub(crate) struct SecurityArguments {
     insecure: bool,
 }
 
+/// What who looks after a run shows to its coordinator.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Certificates {
+    /// A folder with ca.crt, tls.crt and tls.key: an operator's; to look, any role's
+    #[arg(long, value_name = "DIR", env = "CAROUSEL_TLS")]
+    tls: Option<PathBuf>,
+}
+
+impl Certificates {
+    pub(crate) fn door(&self) -> Result<Door, Failure> {
+        door(self.tls.as_deref(), &Role::ALL)
+    }
+}
+
+fn door(tls: Option<&Path>, roles: &[Role]) -> Result<Door, Failure> {
+    let Some(folder) = tls else { return Ok(Door::Open) };
+    let credentials = Credentials::open(folder, roles);
+    let credentials = credentials.map_err(|error| Failure::bad_input(format!("--tls: {error}")))?;
+    Ok(Door::Locked(Arc::new(credentials)))
+}
+
 impl SecurityArguments {
     /// The door of a process of one of `roles`.
     pub(crate) fn door(&self, roles: &[Role]) -> Result<Door, Failure> {
-        let Some(folder) = &self.tls else { return Ok(Door::Open) };
-        let credentials = Credentials::open(folder, roles);
-        let credentials = credentials.map_err(|error| Failure::bad_input(format!("--tls: {error}")))?;
-        Ok(Door::Locked(Arc::new(credentials)))
+        door(self.tls.as_deref(), roles)
     }
 
     pub(crate) fn token(&self) -> Result<Option<Token>, Failure> {

@@ -27,16 +27,19 @@ pub(crate) struct Arguments {
     /// Worker processes [default: cluster.workers]
     #[arg(long, value_name = "N", overrides_with = "workers")]
     workers: Option<u32>,
+    #[command(flatten)]
+    metrics: launch::MetricsArguments,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let workers: Vec<String> = arguments.workers.iter().map(|n| format!("cluster.workers={n}")).collect();
     let prepared = launch::prepare(&arguments.run, &workers, false)?;
     let listener = launch::listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+    let metrics = arguments.metrics.listen()?;
     let address = listener.local_addr().map_err(Failure::failed)?;
     let folder = prepared.run.folder.clone();
     let mut progress = Progress::new(&prepared.run);
-    let coordinator = launch::coordinator(prepared.run, listener, Locks::default())?;
+    let coordinator = launch::coordinator(prepared.run, listener, Locks::default())?.with_metrics(metrics);
     let workers = Workers::start(&prepared.config, address, coordinator.control(), None)?;
     let result = coordinator.run(&mut progress);
     progress.finish();

@@ -186,6 +186,25 @@ impl Journal {
         Self::over(file, path, HEADER_BYTES as u64)
     }
 
+    /// As long as a journal without entries is.
+    pub(crate) const EMPTY_BYTES: u64 = HEADER_BYTES as u64;
+
+    /// Makes an empty journal of one that was never finished: it is missing, or shorter than its header.
+    ///
+    /// # Errors
+    /// When another process holds it, or it cannot be written.
+    pub(crate) fn finish(path: &Path) -> Result<(), JournalError> {
+        let io = |source| JournalError::Io { path: path.into(), source };
+        let mut options = OpenOptions::new();
+        let mut file = options.read(true).write(true).create(true).truncate(false).open(path).map_err(io)?;
+        lock(&file, path)?;
+        if file.metadata().map_err(io)?.len() < Self::EMPTY_BYTES {
+            file.write_at(&header(), 0).map_err(io)?;
+            file.sync_all().map_err(io)?;
+        }
+        Ok(())
+    }
+
     /// Reads a journal without changing it, whoever works with it.
     ///
     /// # Errors

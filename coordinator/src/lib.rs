@@ -2,17 +2,22 @@
 //! and metrics. It computes no model: weights and optimizer states are bytes to it, held by the workers.
 
 mod append;
+mod board;
 pub mod checkpoint;
 mod committed;
 mod deposit;
 mod driver;
+pub mod exposition;
 pub mod failpoint;
 mod files;
+mod half_made;
 mod intake;
 mod journal;
 mod metrics;
 mod observer;
 mod open;
+mod operations;
+pub mod operator;
 mod options;
 mod plan;
 pub mod protocol;
@@ -20,6 +25,7 @@ mod replica;
 mod run;
 mod run_id;
 mod schedule;
+mod scrape;
 mod server;
 mod storage;
 mod tensorboard;

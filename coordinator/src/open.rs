@@ -164,6 +164,7 @@ fn files_of(
             Ok((files, None))
         }
         Start::Resume { config_toml, .. } => {
+            folder.finish_making()?;
             let files = Files::open(folder, carry_floats)?;
             replace(&folder.config(), config_toml)?;
             Ok((files, None))
@@ -207,10 +208,11 @@ fn create_folder<T>(
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).map_err(io(parent))?;
     }
-    fs::create_dir(path).map_err(|source| match source.kind() {
-        std::io::ErrorKind::AlreadyExists => RunError::Exists { path: path.into() },
-        _ => RunError::Io { path: path.into(), source },
-    })?;
+    let _made_by_us = match fs::create_dir(path) {
+        Ok(()) => folder.lock()?,
+        Err(source) if source.kind() == std::io::ErrorKind::AlreadyExists => folder.take_over()?,
+        Err(source) => return Err(RunError::Io { path: path.into(), source }),
+    };
     let fill = || {
         fs::create_dir(path.join("checkpoints")).map_err(io(path))?;
         replace(&folder.tokenizer(), tokenizer_json)?;

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::Server;
 
+use crate::board::{Board, Noting};
 use crate::checkpoint::{CheckpointError, Saved};
 use crate::committed::CommittedError;
 use crate::driver::{Driver, Parts, Records};
@@ -19,6 +20,7 @@ use crate::intake::Limits;
 use crate::journal::{JournalError, Record};
 use crate::observer::Observer;
 use crate::open::{Opened, open};
+use crate::operations::{Desk, MAX_REQUEST_BYTES, OperationsServer};
 use crate::options::Run;
 use crate::protocol::Ending;
 use crate::server::{Notice, Service, TrainingServer};
@@ -132,6 +134,7 @@ pub struct Coordinator {
     run: Run,
     opened: Opened,
     listener: TcpListener,
+    metrics: Option<TcpListener>,
     notices: (mpsc::Sender<Notice>, mpsc::Receiver<Notice>),
     locks: Locks,
 }
@@ -165,7 +168,13 @@ impl Coordinator {
     /// When the folder cannot be made or its files cannot be opened; of a new run nothing is left behind then.
     pub fn new(run: Run, listener: TcpListener, locks: Locks) -> Result<Self, RunError> {
         let opened = open(&run, &limits(&run))?;
-        Ok(Self { run, opened, listener, notices: mpsc::channel(64), locks })
+        Ok(Self { run, opened, listener, metrics: None, notices: mpsc::channel(64), locks })
+    }
+
+    /// Also serves the run's figures for Prometheus, as plain HTTP.
+    #[must_use]
+    pub fn with_metrics(self, listener: Option<TcpListener>) -> Self {
+        Self { metrics: listener, ..self }
     }
 
     /// A handle for other threads.
@@ -181,6 +190,10 @@ impl Coordinator {
     pub fn run(self, observer: &mut dyn Observer) -> Result<Summary, RunError> {
         let ((sender, mut receiver), opened) = (self.notices, self.opened);
         let run_id = opened.run_id;
+        let folder = self.run.folder.display().to_string();
+        let steps = (opened.machine.step().0, self.run.calendar().2);
+        let board = Arc::new(Board::new(folder, run_id.to_text().trim_end().into(), steps));
+        board.set_checkpoint(opened.books.last_checkpoint(opened.machine.saved_step()));
         let (saved_sender, saved) = mpsc::unbounded_channel();
         let mut records = Records::new(opened.books, move |saved: Saved| {
             if saved_sender.send(saved).is_err() {
@@ -197,14 +210,20 @@ impl Coordinator {
             next_worker: AtomicU64::new(1),
             gate: Gate::new(self.locks.join_token),
         };
+        let desk = Desk::new(sender.clone(), board.clone());
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let runtime = runtime.map_err(|source| listen_error(&self.listener, source))?;
         let (quit, quitting) = oneshot::channel();
         let serving = {
             let _entered = runtime.enter();
-            serve((self.listener, self.locks.door), service, quitting)?
+            if let Some(listener) = self.metrics {
+                let refused = |source| RunError::Listen { address: "--metrics".into(), source };
+                crate::scrape::serve(listener, board.clone()).map_err(refused)?;
+            }
+            serve((self.listener, self.locks.door), (service, desk), quitting)?
         };
         runtime.spawn(pass_signals_on(sender));
+        let mut noting = Noting { board: &board, told: observer };
         let parts = Parts {
             runtime: runtime.handle().clone(),
             machine: opened.machine,
@@ -216,7 +235,8 @@ impl Coordinator {
             records,
             run_id,
             saved,
-            observer,
+            observer: &mut noting,
+            board: board.clone(),
         };
         let result = Driver::new(parts).run(&mut receiver);
         drop((quit, receiver));
@@ -238,18 +258,21 @@ fn listen_error(listener: &TcpListener, source: std::io::Error) -> RunError {
 
 fn serve(
     (listener, door): (TcpListener, Door),
-    service: Service,
+    (service, desk): (Service, Desk),
     quitting: oneshot::Receiver<()>,
 ) -> Result<tokio::task::JoinHandle<()>, RunError> {
     let incoming = listener.try_clone().and_then(|listener| Incoming::new(listener, door, PLACES));
     let incoming = incoming.map_err(|source| listen_error(&listener, source))?;
     let training = TrainingServer::new(service).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let operations = OperationsServer::new(desk).max_decoding_message_size(MAX_REQUEST_BYTES);
     let server = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
         .initial_stream_window_size(FLOW_WINDOW_BYTES)
         .initial_connection_window_size(FLOW_WINDOW_BYTES)
         .add_service(InterceptedService::new(training, Allowed::roles(&[Role::Worker])))
+        // Which role may call which of them is each method's own matter.
+        .add_service(operations)
         .serve_with_incoming_shutdown(incoming, async { quitting.await.unwrap_or_default() });
     Ok(tokio::spawn(async move {
         if let Err(error) = server.await {

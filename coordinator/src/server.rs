@@ -18,16 +18,18 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::deposit::{Deposit, DepositError, Depositor};
 use crate::intake::{Content, Intake, Limits};
+use crate::operations::Wish;
 use crate::tokens::{TokenSource, WindowError};
 
 #[allow(
     missing_docs,
     unreachable_pub,
+    dead_code,
     clippy::all,
     clippy::allow_attributes_without_reason,
-    reason = "generated; documented in training.proto"
+    reason = "generated; documented in the proto files"
 )]
-mod generated {
+pub(crate) mod generated {
     include!(concat!(env!("OUT_DIR"), "/carousel.v1.rs"));
 }
 use generated::training_server::Training;
@@ -60,6 +62,8 @@ pub(crate) enum Notice {
         worker: WorkerId,
     },
     Deposited(Deposit),
+    /// An operator's wish, with who waits for the answer.
+    Wish(Wish),
     Stop,
     Abort {
         reason: String,

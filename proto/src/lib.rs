@@ -11,7 +11,7 @@ pub use ids::{LaneIndex, Step, StreamIndex, Term, WorkerId};
 pub use lane_tree::{LaneTree, Node, lane_streams};
 
 /// Raised with every change of the messages or of their meaning; both ends must have the same.
-pub const PROTOCOL_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;
 
 /// The messages of package `carousel.v1`.
 #[allow(

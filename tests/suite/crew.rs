@@ -54,6 +54,11 @@ impl<'a> Crew<'a> {
         Self { shop, lab, config, run, sets, address, coordinator, workers: Vec::new() }
     }
 
+    /// Where the coordinator listens.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
     /// Starts a further worker, on the next place.
     pub(crate) fn add_worker(&mut self, failpoint: Option<&str>) {
         let worker = self.worker(self.workers.len(), failpoint);

@@ -16,6 +16,7 @@ mod generation;
 mod learning;
 mod locks;
 mod netlab;
+mod operate;
 mod prepare;
 mod program;
 mod recipes;

@@ -8,6 +8,7 @@ mod roster;
 mod state;
 mod step;
 mod windows;
+mod wishes;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use carousel_proto::{Step, WorkerId};
 use tokio::sync::mpsc;
 
 use crate::append::{Change, News};
+use crate::board::Board;
 use crate::checkpoint::{CheckpointError, Saved};
 use crate::deposit::Deposit;
 use crate::intake::{Content, Limits};
@@ -37,6 +39,7 @@ pub(crate) use state::{StartState, start_state};
 use step::StepWork;
 use windows::Windows;
 pub(crate) use windows::ends_of_epochs;
+use wishes::Wishes;
 
 /// Everything the driver starts with.
 pub(crate) struct Parts<'a> {
@@ -52,6 +55,7 @@ pub(crate) struct Parts<'a> {
     /// What became of the checkpoints that were begun.
     pub saved: mpsc::UnboundedReceiver<Saved>,
     pub observer: &'a mut dyn Observer,
+    pub board: Arc<Board>,
 }
 
 /// How often the protocol looks at the clock while nothing happens.
@@ -85,6 +89,8 @@ pub(crate) struct Driver<'a> {
     records: Records,
     saved: mpsc::UnboundedReceiver<Saved>,
     observer: &'a mut dyn Observer,
+    board: Arc<Board>,
+    wishes: Wishes,
     events: VecDeque<Event>,
     /// Why the latest checkpoint is not there.
     unsaved: Option<CheckpointError>,
@@ -117,6 +123,8 @@ impl<'a> Driver<'a> {
             records: parts.records,
             saved: parts.saved,
             observer: parts.observer,
+            board: parts.board,
+            wishes: Wishes::default(),
             events: VecDeque::new(),
             ended: None,
         }
@@ -159,12 +167,14 @@ impl<'a> Driver<'a> {
         if self.ticked.elapsed() >= TICK {
             self.ticked = Instant::now();
             self.events.push_back(Event::Tick);
+            self.show();
         }
         while let Some(event) = self.events.pop_front() {
             for action in self.machine.handle(self.began.elapsed(), event) {
                 self.perform(action)?;
             }
         }
+        self.grant_drains();
         self.tell_news();
         Ok(())
     }
@@ -201,12 +211,13 @@ impl<'a> Driver<'a> {
             Notice::Joined { worker, hello, outbox } => {
                 self.observer.observe(Report::Joined { worker, hello: &hello });
                 let held = self.held(&hello);
-                self.roster.welcome(worker, outbox, hello.exchange_address);
+                self.roster.welcome(worker, outbox, hello);
                 self.events.push_back(Event::Joined { worker, held });
             }
             Notice::Heard { worker } => self.events.push_back(Event::Heard { worker }),
             Notice::Deposited(deposit) => self.take_deposit(deposit),
             Notice::Gone { worker, reason } => self.remove(worker, &reason),
+            Notice::Wish(wish) => self.take_wish(wish),
             Notice::Stop => {
                 self.observer.observe(Report::Stopping);
                 self.events.push_back(Event::StopRequested);
@@ -259,6 +270,7 @@ impl<'a> Driver<'a> {
             }
             Content::Report { term, step, losses, took } => {
                 if self.step.report((term, step), &lanes, &losses)? {
+                    self.roster.computed(worker, took);
                     self.events.push_back(Event::Reported { worker, term, step, took });
                 }
             }

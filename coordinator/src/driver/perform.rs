@@ -57,9 +57,16 @@ impl Driver<'_> {
             }
             Action::Snapshot { step } => self.snapshot(step),
             Action::WriteCheckpoint { step } => self.write_checkpoint(step),
-            Action::Rollback => self.roll_back()?,
+            Action::Rollback => {
+                self.disappoint();
+                self.roll_back()?;
+            }
             Action::AskDigest { worker, .. } => self.roster.ask_digest(worker),
-            Action::Release { worker } => self.part_from(worker, "it asked to leave", Parting::Final),
+            Action::Release { worker } => {
+                let drained = self.is_drained(worker);
+                let reason = if drained { "an operator drained it" } else { "it asked to leave" };
+                self.part_from(worker, reason, Parting::Final);
+            }
             Action::Expel { worker, reason } => {
                 let parting = match reason {
                     ExpelReason::Overdue { .. } => Parting::Rejoin,

@@ -2,10 +2,12 @@
 //! commits. A disk that takes nothing ends no run: what it did not take waits, is tried again, and is told once.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use carousel_proto::digest::Digest;
+use carousel_proto::v1::LastCheckpoint;
 use carousel_proto::{Step, Term};
 
 use super::step::ReducedStep;
@@ -33,6 +35,19 @@ pub(crate) struct Books {
     /// How many checkpoints stay; 0: all.
     pub keep: u64,
     pub summary: Summary,
+}
+
+impl Books {
+    /// The checkpoint that the run goes on from, of this step.
+    pub(crate) fn last_checkpoint(&self, step: Option<Step>) -> Option<LastCheckpoint> {
+        let (path, digest) = self.summary.checkpoint.as_ref()?;
+        Some(told(step?.0, path, *digest))
+    }
+}
+
+/// A checkpoint as operators are told of it.
+pub(super) fn told(step: u64, path: &Path, digest: Digest) -> LastCheckpoint {
+    LastCheckpoint { step, path: path.display().to_string(), digest: digest.to_string() }
 }
 
 /// The files of a run, at work.
@@ -94,6 +109,11 @@ impl Records {
 
     pub(super) fn last_checkpoint(&self) -> Option<PathBuf> {
         self.summary.checkpoint.as_ref().map(|(path, _)| path.clone())
+    }
+
+    /// The same for operators; `step` is its own.
+    pub(super) fn last_saved(&self, step: u64) -> Option<LastCheckpoint> {
+        self.summary.checkpoint.as_ref().map(|(path, digest)| told(step, path, *digest))
     }
 
     /// The latest whole checkpoint.

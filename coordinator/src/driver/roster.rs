@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use carousel_proto::bulk::chunks;
 use carousel_proto::v1::{
-    self, AskDigest, Assign, Bulk, BulkStart, CarrySource, Commit, Evaluate, FromCoordinator, LoadReplica,
-    Peer, ReplicaSource, SendReplica, Shutdown, Split, Welcome, from_coordinator::Message,
+    self, AskDigest, Assign, Bulk, BulkStart, CarrySource, Commit, Evaluate, FromCoordinator, Hello,
+    LoadReplica, Peer, ReplicaSource, SendReplica, Shutdown, Split, Welcome, from_coordinator::Message,
 };
 use carousel_proto::{Step, Term, WorkerId};
 
@@ -21,7 +22,11 @@ use crate::server::Outbox;
 struct Session {
     outbox: Outbox,
     exchange_address: String,
+    /// As the worker calls its machine; shown, and never relied on.
+    host: String,
     lanes: Range<u32>,
+    /// Its computation of the last step.
+    took: Option<Duration>,
 }
 
 impl Session {
@@ -70,8 +75,25 @@ impl Roster {
         self.sessions.get(&worker).map_or(0..0, |s| s.lanes.clone())
     }
 
-    pub(super) fn welcome(&mut self, worker: WorkerId, outbox: Outbox, exchange_address: String) {
-        let session = Session { outbox, exchange_address, lanes: 0..0 };
+    /// How long it computed the last step.
+    pub(super) fn took(&self, worker: WorkerId) -> Option<Duration> {
+        self.sessions.get(&worker).and_then(|session| session.took)
+    }
+
+    pub(super) fn computed(&mut self, worker: WorkerId, took: Duration) {
+        if let Some(session) = self.sessions.get_mut(&worker) {
+            session.took = Some(took);
+        }
+    }
+
+    /// Everybody who is here, and the machine that each says it is on.
+    pub(super) fn hosts(&self) -> impl Iterator<Item = (WorkerId, &str)> {
+        self.sessions.iter().map(|(worker, session)| (*worker, session.host.as_str()))
+    }
+
+    pub(super) fn welcome(&mut self, worker: WorkerId, outbox: Outbox, hello: Hello) {
+        let Hello { exchange_address, host, .. } = hello;
+        let session = Session { outbox, exchange_address, host, lanes: 0..0, took: None };
         let (settings, run_id) = (Some(self.settings.clone()), self.run_id.as_bytes().to_vec().into());
         session.send(Message::Welcome(Welcome { worker_id: worker.0, settings, run_id }));
         self.sessions.insert(worker, session);

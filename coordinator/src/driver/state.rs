@@ -7,6 +7,7 @@ use carousel_proto::v1;
 use carousel_proto::{Step, Term};
 
 use super::Driver;
+use super::records::told;
 use crate::checkpoint::{Checkpoint, CheckpointError, Saved, Snapshot};
 use crate::committed::Committed;
 use crate::intake::Limits;
@@ -88,10 +89,12 @@ impl Driver<'_> {
             Ok((path, digest)) => {
                 self.unsaved = None;
                 self.observer.observe(Report::Checkpoint { step: step.0, path: &path, digest });
+                self.grant_checkpoints(step, &Ok(told(step.0, &path, digest)));
                 self.events.push_back(Event::CheckpointWritten { step });
             }
             Err(error) => {
                 self.observer.observe(Report::Unsaved { step: step.0, problem: &error });
+                self.grant_checkpoints(step, &Err(error.to_string()));
                 self.unsaved = Some(error);
                 self.events.push_back(Event::CheckpointFailed { step });
             }

@@ -174,6 +174,13 @@ pub enum Event {
         /// The worker.
         worker: WorkerId,
     },
+    /// An operator wants a worker to hand its lanes over and go; no sign of life of the worker.
+    DrainRequested {
+        /// The worker.
+        worker: WorkerId,
+    },
+    /// An operator wants a checkpoint of this boundary, or of the next one.
+    CheckpointRequested,
     /// Time has passed.
     Tick,
     /// The user wants the run to end in good order.
@@ -201,6 +208,8 @@ impl Event {
             | Self::CheckpointWritten { .. }
             | Self::CheckpointFailed { .. }
             | Self::RolledBack { .. }
+            | Self::DrainRequested { .. }
+            | Self::CheckpointRequested
             | Self::Tick
             | Self::StopRequested => None,
         }

@@ -31,6 +31,7 @@ mod saving;
 mod step;
 #[cfg(test)]
 mod tests;
+mod view;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
@@ -40,6 +41,8 @@ use carousel_proto::digest::Digest;
 use carousel_proto::{Step, Term, WorkerId};
 
 pub use event::{Action, CarryOrigin, Ending, Event, ExpelReason, Held, LoadSource, Scope};
+
+pub use view::{Presence, Stage};
 
 pub use crate::plan::{Epochs, Length, RunPlan};
 use balance::Balance;
@@ -322,6 +325,8 @@ impl Machine {
             Event::RolledBack { step, digest } => self.rolled_back(step, digest, &mut actions),
             Event::Digested { worker, step, digest } => self.digested(worker, step, digest, &mut actions),
             Event::Leaving { worker } => self.wants_to_leave(worker, &mut actions),
+            Event::DrainRequested { worker } => self.wants_to_leave(worker, &mut actions),
+            Event::CheckpointRequested => self.checkpoint_requested(),
             Event::Tick => self.look_at_the_clock(&mut actions),
             Event::StopRequested => self.stop_requested(&mut actions),
         }

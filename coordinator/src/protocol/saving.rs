@@ -45,6 +45,10 @@ impl Saving {
         *self = Self { stage, wanted: false, written: to };
     }
 
+    pub(super) fn written(&self) -> Option<Step> {
+        self.written
+    }
+
     pub(super) fn is_under_way(&self) -> bool {
         self.stage != Stage::Idle
     }
@@ -76,8 +80,15 @@ impl Machine {
         self.advance(actions);
     }
 
+    /// An operator wants one: it is made when the steps come by a boundary, beside the run as any other. Nobody can copy
+    /// a replica while nobody holds it; the driver refuses such a wish before.
+    pub(super) fn checkpoint_requested(&mut self) {
+        self.saving.wanted |= !self.saving.has(self.step);
+    }
+
     pub(super) fn save_if_wanted(&mut self, actions: &mut Vec<Action>) {
-        if !self.saving.wanted || self.saving.stage != Stage::Idle {
+        // The seed's state is nobody's to save: it is made again at any time.
+        if !self.saving.wanted || self.saving.stage != Stage::Idle || self.step == Step(0) {
             return;
         }
         let step = self.step;
