@@ -53,9 +53,8 @@ step() {
     --cpus-per-task="$cpus" --nodelist="$node" "$@" &
   local child=$! rc=0
   # shellcheck disable=SC2064 # the names are this step's
-  trap "end_step '$name' $child" TERM
-  wait "$child" || rc=$?
-  while kill -0 "$child" 2>/dev/null; do rc=0; wait "$child" || rc=$?; done
+  trap "SIGNALLED=1; end_step '$name' $child" TERM
+  wait_through "$child" || rc=$?
   trap - TERM
   return "$rc"
 }
@@ -77,8 +76,9 @@ relaunch() {
   while :; do
     begun=$SECONDS rc=0
     step "$node" "$cpus" "$@" || rc=$?
+    # An srun that was itself given a signal may end with 0 whatever its task did: that is not the end of the run.
+    [ "$ENDING" = 0 ] || return "$((rc == 0 ? 143 : rc))"
     [[ $final != *" $rc "* ]] || return "$rc"
-    [ "$ENDING" = 0 ] || return "$rc"
     [ $((SECONDS - begun)) -lt "$CAROUSEL_STEADY" ] || try=1
     say "$who on $node ended with $rc (try $try of $CAROUSEL_TRIES)"
     [ "$try" -lt "$CAROUSEL_TRIES" ] || return "$rc"
@@ -104,12 +104,14 @@ worker() {
 # The CPUs that one step may use on a node.
 cpus() { echo "${CAROUSEL_THREADS:-${SLURM_CPUS_PER_TASK:-${SLURM_CPUS_ON_NODE:-1}}}"; }
 
-# Waits for a loop in the background although a signal may come; gives its exit code.
+# Waits for a process although a signal may come, whose trap sets SIGNALLED; gives its exit code.
 wait_through() {
-  local rc=0
-  wait "$1" || rc=$?
-  while kill -0 "$1" 2>/dev/null; do rc=0; wait "$1" || rc=$?; done
-  return "$rc"
+  local rc
+  while :; do
+    SIGNALLED=0 rc=0
+    wait "$1" || rc=$?
+    [ "$SIGNALLED" = 1 ] || return "$rc"
+  done
 }
 
 # After the end of a coordinator: a job that was told to end before its time limit queues itself again. One that is cancelled or
