@@ -6,9 +6,16 @@ mod docker;
 mod engine;
 mod flags;
 mod kubernetes;
+#[path = "../suite/program.rs"]
+#[allow(dead_code, reason = "the suite's way of running the program, of which this needs a part")]
+mod program;
+mod slurm;
+mod slurm_lab;
+mod ssh;
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::process::Command;
 
 /// A file or folder of `deploy/`.
 fn deploy(path: &str) -> PathBuf {
@@ -24,4 +31,9 @@ fn say_aloud(text: &str) {
 fn skipped(what: &str, missing: &str) {
     assert!(std::env::var_os("CI").is_none(), "CI must have what {what} needs: {missing}");
     say_aloud(&format!("SKIPPED: {what}: {missing}"));
+}
+
+/// Whether a program is there: a command that cannot be started is not.
+fn is_there(program: &str) -> bool {
+    Command::new(program).arg("-V").output().is_ok()
 }
