@@ -15,6 +15,7 @@ mod generation;
 mod import;
 mod launch;
 mod learning;
+mod plan;
 mod prepare;
 mod progress;
 mod resume;
@@ -50,6 +51,7 @@ enum Command {
     Digest(digest::Arguments),
     Verify(verify::Arguments),
     Bench(bench::Arguments),
+    Plan(plan::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -77,5 +79,6 @@ fn run(command: Command) -> Result<(), failure::Failure> {
         Command::Digest(arguments) => digest::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Plan(arguments) => plan::run(&arguments),
     }
 }
