@@ -17,6 +17,7 @@ mod import;
 mod launch;
 mod learning;
 mod operate;
+mod plan;
 mod prepare;
 mod progress;
 mod resume;
@@ -58,6 +59,7 @@ enum Command {
     Verify(verify::Arguments),
     Bench(bench::Arguments),
     Certs(certs::Arguments),
+    Plan(plan::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -90,5 +92,6 @@ fn run(command: Command) -> Result<(), failure::Failure> {
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Certs(arguments) => certs::run(&arguments),
+        Command::Plan(arguments) => plan::run(&arguments),
     }
 }

@@ -101,7 +101,7 @@ fn report(options: &BenchOptions, isa: Isa, laps: &[Lap], peak: f64, loss: f64) 
     };
     let step_seconds = median(&|lap| lap.whole);
     let tokens = (options.streams * options.window) as f64;
-    let step_flops = 6.0 * tokens * multiply_adds(&options.config);
+    let step_flops = step_flops(&options.config, tokens);
     let mut phases: Vec<Phase> =
         (0..NAMES).map(|at| Phase { name: name(at), seconds: median(&|lap| lap.stages[at]) }).collect();
     phases.retain(|phase| phase.seconds > 0.0);
@@ -119,6 +119,18 @@ fn report(options: &BenchOptions, isa: Isa, laps: &[Lap], peak: f64, loss: f64) 
         peak_fraction: step_flops / step_seconds / peak,
         loss,
     }
+}
+
+/// Floating-point operations of a training step over so many tokens (B · T): 6 times the multiply-adds of its products.
+#[must_use]
+pub fn step_flops(config: &ModelConfig, tokens: f64) -> f64 {
+    6.0 * tokens * multiply_adds(config)
+}
+
+/// The softmax's share of a step's operations, in [0, 1].
+#[must_use]
+pub fn softmax_share(config: &ModelConfig) -> f64 {
+    softmax_multiply_adds(config) / multiply_adds(config)
 }
 
 /// Multiply-adds of the products for one token, forward.

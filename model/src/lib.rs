@@ -40,7 +40,7 @@ pub mod trials;
 mod weight_drop;
 mod window;
 
-pub use bench::{BenchOptions, BenchReport, Phase, bench};
+pub use bench::{BenchOptions, BenchReport, Phase, bench, softmax_share, step_flops};
 pub use config::{Cell, ModelConfig};
 pub use dense_parts::FinishedPart;
 pub use dynamic::{DynamicEvaluation, DynamicRule, GradientStatistics};

@@ -22,4 +22,5 @@ mod program;
 mod recipes;
 mod sources;
 mod token_files;
+mod wan;
 mod weights;

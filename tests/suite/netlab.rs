@@ -6,10 +6,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::program::is_alive;
 
+#[path = "netlab/wide.rs"]
+mod wide;
+use wide::Wires;
+
 /// Named after this process; taken down when dropped, also by a failing test.
 pub(crate) struct Lab {
     name: String,
     hosts: usize,
+    /// Those of a wide network, which has no bridge.
+    wires: Option<Wires>,
 }
 
 impl Lab {
@@ -27,8 +33,29 @@ impl Lab {
         }
         remove_remains();
         let name = format!("carousel-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let lab = Self { name, hosts };
+        let lab = Self { name, hosts, wires: None };
         lab.build();
+        Some(lab)
+    }
+
+    /// Hosts far from each other: so many milliseconds from one to another, and this rate, as tc writes it.
+    pub(crate) fn open_wide(hosts: usize, (delay_ms, rate): (u32, &str)) -> Option<Self> {
+        let possible = Wires::are_possible();
+        assert!(possible.is_ok() || std::env::var_os("CI").is_none(), "CI must have vde2: {possible:?}");
+        if let Err(problem) = possible {
+            say_aloud(&format!("SKIPPED: no wide network on this machine: {problem}"));
+            return None;
+        }
+        let mut lab = Self::open(0)?;
+        lab.hosts = hosts;
+        let wires = Wires::new();
+        for host in 0..hosts {
+            let space = lab.host(host);
+            ip(&["netns", "add", &space]);
+            ip(&["-n", &space, "link", "set", "lo", "up"]);
+            wires.attach(&space, &format!("{}/24", address(host)), (delay_ms / 2, rate));
+        }
+        lab.wires = Some(wires);
         Some(lab)
     }
 
@@ -124,6 +151,7 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
+        drop(self.wires.take());
         for space in (0..self.hosts).map(|host| self.host(host)).chain([self.hub()]) {
             let removed = Command::new("ip").args(["netns", "delete", &space]).status();
             if !removed.is_ok_and(|status| status.success()) {
