@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use carousel_coordinator::protocol::{
     Action, CarryOrigin, Ending, Event, Exchange, ExpelReason, Held, LoadSource, Machine, Origin, RunPlan,
-    Scope, Start,
+    Scope, Stage, Start,
 };
 use carousel_proto::digest::Digest;
 use carousel_proto::{Step, Term, WorkerId};
@@ -137,6 +137,19 @@ impl Coordinator {
 
     pub(crate) fn tick(&mut self) {
         self.events.push_back(Event::Tick);
+    }
+
+    /// As the driver's wishes do it; whether it is granted.
+    pub(crate) fn drain(&mut self, worker: WorkerId) -> bool {
+        let is_here = self.sessions.contains_key(&worker);
+        self.events.extend(is_here.then_some(Event::DrainRequested { worker }));
+        is_here
+    }
+
+    pub(crate) fn want_checkpoint(&mut self) -> bool {
+        let nobody = matches!(self.machine.stage(), Stage::Waiting { .. } | Stage::RollingBack);
+        self.events.extend((!nobody).then_some(Event::CheckpointRequested));
+        !nobody
     }
 
     pub(crate) fn checkpoint_written(&mut self, step: u64) {

@@ -80,6 +80,8 @@ fn many_seeds_end_with_the_state_of_the_quiet_run() {
         "coordinator killed at an action",
         "worker leaves",
         "worker joins",
+        "worker drained",
+        "checkpoint wanted",
         "all workers killed",
     ];
     kinds.iter().for_each(|kind| assert!(faults.contains_key(kind), "{kind}: it never happened"));

@@ -132,7 +132,9 @@ impl<'a> Driver<'a> {
 
     /// Works until the run is over.
     pub(crate) fn run(mut self, notices: &mut mpsc::Receiver<Notice>) -> Result<Summary, RunError> {
+        self.show();
         let result = self.work(notices);
+        self.show();
         let reason = match &result {
             Ok(_) => "the run is over".to_owned(),
             Err(error) => format!("the run failed: {error}"),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{KEEPALIVE, Node, SessionId, TROUBLED, What, World};
+use crate::coordinator::Coordinator;
 use crate::messages::{NodeId, ToCoordinator};
 
 impl World {
@@ -39,7 +40,7 @@ impl World {
         self.after(pause, What::Fault);
         let node = self.random.below(self.nodes.len() as u64) as usize;
         let long = self.random.between(Duration::from_millis(20), Duration::from_millis(4000));
-        match self.random.below(12) {
+        match self.random.below(14) {
             0..3 => {
                 self.count("worker killed");
                 self.kill_worker(node);
@@ -62,6 +63,8 @@ impl World {
                 self.count("all workers killed");
                 (0..self.nodes.len()).for_each(|node| self.kill_worker(node));
             }
+            12 => self.drain(node),
+            13 => self.want_checkpoint(),
             _ => {}
         }
         Ok(())
@@ -94,6 +97,25 @@ impl World {
             self.count("worker leaves");
             self.tell(|| format!("the worker of node {node} wants to leave"));
             self.send_to_coordinator(session, ToCoordinator::Leave);
+        }
+    }
+
+    /// An operator drains the worker of a node, which need not be there to hear of it.
+    fn drain(&mut self, node: NodeId) {
+        let worker =
+            self.nodes[node].session.and_then(|session| self.sessions.get(&session)).map(|s| s.worker);
+        if let (Some(worker), Some(coordinator)) = (worker, &mut self.coordinator) {
+            if coordinator.drain(worker) {
+                self.count("worker drained");
+                self.tell(|| format!("an operator drains {worker} of node {node}"));
+            }
+        }
+    }
+
+    fn want_checkpoint(&mut self) {
+        if self.coordinator.as_mut().is_some_and(Coordinator::want_checkpoint) {
+            self.count("checkpoint wanted");
+            self.tell(|| "an operator wants a checkpoint".into());
         }
     }
 

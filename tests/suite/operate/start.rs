@@ -39,9 +39,14 @@ fn a_start_that_was_cut_short_anywhere_is_gone_on_with_by_the_same_command() {
 #[test]
 fn a_run_that_is_there_is_gone_on_with_and_somebody_elses_folder_is_left_alone() {
     let shop = Workshop::new();
-    let longer = shop.trained("whole", &["--set", "train.epochs=2"]);
-    shop.trained("run", &["--start-or-resume"]);
-    assert_eq!(shop.trained("run", &["--start-or-resume", "--set", "train.epochs=2"]), longer);
+    // A schedule that does not look at the run's end, which is moved here.
+    let constant = ["--set", "train.schedule=constant"];
+    let longer = shop.trained("whole", &[&constant[..], &["--set", "train.epochs=2"]].concat());
+    let again = [&constant[..], &["--start-or-resume"]].concat();
+    let shorter = shop.trained("run", &again);
+    assert_ne!(shorter, longer);
+    assert_eq!(shop.trained("run", &again), shorter, "a complete run stays as it is");
+    assert_eq!(shop.trained("run", &[&again[..], &["--set", "train.epochs=2"]].concat()), longer);
     fs::create_dir(shop.path("thesis")).unwrap();
     shop.write("thesis/chapter-1.tex", "x");
     let refused = shop.refused(&["train", "run.toml", "--run", "thesis", "--start-or-resume"]);

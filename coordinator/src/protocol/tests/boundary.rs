@@ -105,6 +105,35 @@ fn a_checkpoint_does_not_stop_the_run_and_survives_the_loss_of_its_source() {
 }
 
 #[test]
+fn a_checkpoint_that_is_wanted_is_made_once_at_the_next_boundary() {
+    for steps in [2, 3] {
+        let mut cluster = Cluster::of(RunPlan { checkpoint_every: None, ..plan() }, 2, Exchange::Mesh);
+        [A, B].into_iter().for_each(|worker| cluster.join(worker));
+        cluster.run_until(|a| matches!(a, Action::Assign { step, .. } if step.0 == steps));
+        let without = cluster.checkpoints();
+        cluster.handle(Event::CheckpointRequested);
+        cluster.handle(Event::CheckpointRequested);
+        assert_eq!(cluster.checkpoints(), without, "the step under way comes first");
+        cluster.run_until(|a| *a == Action::WriteCheckpoint { step: Step(steps) });
+        cluster.run();
+        let told = cluster.checkpoints();
+        assert_eq!(told.iter().filter(|line| **line == format!("checkpoint {steps}")).count(), 1, "{told:?}");
+        assert_eq!(cluster.history(), quiet_history());
+        assert_eq!(cluster.machine.saved_step(), Some(Step(7)));
+    }
+}
+
+#[test]
+fn nobody_saves_the_seed() {
+    let mut cluster = Cluster::new(plan(), 1);
+    cluster.join(A);
+    cluster.handle(Event::CheckpointRequested);
+    cluster.run();
+    assert_eq!(cluster.checkpoints()[0], "checkpoint 1", "the first boundary that has something to save");
+    assert_eq!(cluster.history(), quiet_history());
+}
+
+#[test]
 fn a_resumed_run_that_is_complete_only_evaluates() {
     let origin = Origin::Checkpoint(digest(Step(7)));
     let start = Start { term: Term(5), step: Step(7), origin, ..beginning(1, Exchange::Star) };

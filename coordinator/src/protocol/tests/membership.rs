@@ -46,6 +46,20 @@ fn a_worker_that_leaves_hands_its_lanes_over_at_the_boundary() {
 }
 
 #[test]
+fn a_drained_worker_goes_as_one_that_leaves_and_the_wish_is_no_sign_of_its_life() {
+    let mut cluster = started(&[A, B], Exchange::Mesh);
+    cluster.handle(Event::DrainRequested { worker: B });
+    assert_eq!(
+        cluster.machine.present().collect::<Vec<_>>(),
+        [(A, Presence::Active), (B, Presence::Leaving)]
+    );
+    cluster.run();
+    assert!(cluster.log.contains(&Action::Release { worker: B }));
+    assert_eq!(cluster.history(), quiet_history());
+    assert_eq!(Event::DrainRequested { worker: B }.worker(), None);
+}
+
+#[test]
 fn the_last_worker_hands_the_replica_over_before_it_leaves() {
     let mut cluster = started(&[A], Exchange::Mesh);
     cluster.handle(Event::Leaving { worker: A });
