@@ -2,6 +2,7 @@
 //! subcommand has a file of its own.
 
 mod bench;
+mod bucket;
 mod checkpoint_model;
 mod config;
 mod coordinator;
@@ -15,6 +16,7 @@ mod generation;
 mod import;
 mod launch;
 mod learning;
+mod place;
 mod prepare;
 mod progress;
 mod resume;

@@ -11,6 +11,7 @@ mod files;
 mod intake;
 mod journal;
 mod metrics;
+pub mod mirror;
 mod observer;
 mod open;
 mod options;

@@ -14,6 +14,7 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::append::Change;
 use crate::deposit::{Deposit, DepositError, Depositor};
 use crate::intake::{Content, Intake, Limits};
 use crate::tokens::{TokenSource, WindowError};
@@ -58,6 +59,8 @@ pub(crate) enum Notice {
         worker: WorkerId,
     },
     Deposited(Deposit),
+    /// Something of the bucket that the run is kept in.
+    Mirrored(Change),
     Stop,
     Abort {
         reason: String,

@@ -10,7 +10,7 @@ use object_store::{
 };
 
 use crate::address::{Address, Kind};
-use crate::{Store, StorageError};
+use crate::{StorageError, Store};
 
 /// A file up to this size is one put; S3 takes no smaller parts than 5 MiB.
 const PART_BYTES: u64 = 8 << 20;
@@ -113,10 +113,8 @@ async fn in_parts(
 ) -> Result<(), StorageError> {
     let put = |error| of_put(error, address.kind);
     let size = PART_BYTES.max(bytes.div_ceil(MOST_PARTS)) as usize;
-    let mut parts = WriteMultipart::new_with_chunk_size(
-        client.put_multipart(&address.path).await.map_err(put)?,
-        size,
-    );
+    let mut parts =
+        WriteMultipart::new_with_chunk_size(client.put_multipart(&address.path).await.map_err(put)?, size);
     let mut buffer = vec![0; 1 << 20];
     let sent = loop {
         let read = match file.read(&mut buffer) {
