@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use carousel_coordinator::checkpoint::RunFolder;
 
 use crate::failure::Failure;
+use crate::place;
 
 /// Print the digest of a checkpoint's state, or of a run's latest checkpoint
 #[derive(Debug, clap::Args)]
@@ -16,7 +17,8 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let found = RunFolder::open_any(&arguments.path)?;
+    let copy = place::copy(&arguments.path)?;
+    let found = RunFolder::open_any(&copy.path)?;
     for passed_over in &found.passed_over {
         eprintln!("warning: passed over a checkpoint: {passed_over}");
     }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::checkpoint_model::CheckpointModel;
 use crate::failure::Failure;
 use crate::generation::{self, BeamOptions, Choice, Form, Output, Prompt, Settings};
+use crate::place;
 
 /// Let a trained model write
 #[derive(Debug, clap::Args)]
@@ -87,7 +88,7 @@ struct SearchOptions {
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let settings = arguments.settings()?;
     let beam = arguments.beam_options()?;
-    let mut model = CheckpointModel::open(&arguments.path)?;
+    let mut model = CheckpointModel::open(&place::copy(&arguments.path)?.path)?;
     let prompts = arguments.prompts(&model)?;
     let form = if arguments.json { Form::Json } else { Form::Text };
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);

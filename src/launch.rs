@@ -18,6 +18,7 @@ use crate::config::{self, Config};
 use crate::failure::Failure;
 use crate::import;
 use crate::learning;
+use crate::place::{self, Begin};
 use crate::prepare::{self, RunTokens};
 use crate::resume;
 use crate::token_files;
@@ -28,8 +29,8 @@ pub(crate) struct RunArguments {
     /// The configuration, a TOML file
     #[arg(value_name = "CONFIG.toml")]
     pub config: PathBuf,
-    /// The run's folder [default: runs/ and the configuration's name]
-    #[arg(long, value_name = "DIR")]
+    /// The run's folder, or its address as s3://bucket/prefix [default: output.run, or runs/ and the configuration's name]
+    #[arg(long, value_name = "DIR_OR_URL")]
     pub run: Option<PathBuf>,
     /// Go on with the run in the folder, from its latest whole checkpoint
     #[arg(long)]
@@ -40,6 +41,16 @@ pub(crate) struct RunArguments {
     /// Set a key of the configuration, as train.epochs=3; may be repeated
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     pub sets: Vec<String>,
+}
+
+impl RunArguments {
+    fn begin(&self) -> Begin {
+        match (self.resume, self.start_or_resume) {
+            (true, _) => Begin::Resume,
+            (_, true) => Begin::Either,
+            _ => Begin::New,
+        }
+    }
 }
 
 /// Everything a run needs, read and checked.
@@ -57,13 +68,10 @@ pub(crate) fn prepare(
 ) -> Result<Prepared, Failure> {
     let sets: Vec<String> = arguments.sets.iter().chain(extra).cloned().collect();
     let mut config = config::load(&arguments.config, &sets)?;
-    let folder = arguments.run.clone().unwrap_or_else(|| default_folder(&arguments.config));
-    let goes_on = arguments.resume || (arguments.start_or_resume && RunFolder::new(&folder).is_begun());
-    let found = if goes_on { Some(resume::find(&folder, &mut config)?) } else { None };
-    let may_be_there = arguments.start_or_resume && RunFolder::new(&folder).is_half_made();
-    if found.is_none() && folder.exists() && !may_be_there {
-        return Err(RunError::Exists { path: folder }.into());
-    }
+    let default = default_folder(&arguments.config);
+    let place = place::find(arguments.run.as_deref(), default, (&config, arguments.begin()))?;
+    let folder = place.folder.clone();
+    let found = if place.resume { Some(resume::find(&folder, &mut config)?) } else { None };
     let tokens = prepare::tokens_of(&config, &arguments.config, |line| println!("{line}"))?;
     let token_files = token_files::of_run(&config, &tokens)?;
     let RunTokens { tokenizer, train, valid, test, folder: prepared } = tokens;
@@ -82,6 +90,7 @@ pub(crate) fn prepare(
     };
     let mut run = run_of(&config, &model, tokens, (folder, start))?;
     run.settings.token_files = token_files;
+    run.mirror = place.claim()?;
     Ok(Prepared { config, run: Run { workers_outlive, ..run } })
 }
 
@@ -128,6 +137,7 @@ pub(crate) fn run_of(
         },
         workers: config.cluster.workers as usize,
         workers_outlive: false,
+        mirror: None,
     })
 }
 

@@ -2,6 +2,7 @@
 //! subcommand has a file of its own.
 
 mod bench;
+mod bucket;
 mod certs;
 mod checkpoint_model;
 mod config;
@@ -17,6 +18,7 @@ mod import;
 mod launch;
 mod learning;
 mod operate;
+mod place;
 mod plan;
 mod prepare;
 mod progress;

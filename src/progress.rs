@@ -106,6 +106,9 @@ impl Observer for Progress {
             Report::Unwritten { file, problem } => {
                 self.line(&format!("unwritten   {file}: {problem}; the run goes on"));
             }
+            Report::Written { file: "bucket", .. } => {
+                self.line("written     bucket: it has everything again")
+            }
             Report::Written { file, lost: 0 } => {
                 self.line(&format!("written     {file}: there is room again, and nothing is missing"));
             }

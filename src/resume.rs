@@ -98,7 +98,7 @@ fn first_difference(found: &Table, own: &Table) -> Option<(String, String, Strin
 fn may_differ(key: &str, found: Option<&Value>, own: Option<&Value>) -> bool {
     let raised = matches!(key, "train.epochs" | "train.steps")
         && matches!((found, own), (Some(Value::Integer(found)), Some(Value::Integer(own))) if found >= own);
-    let elsewhere = key.starts_with("cluster.") || key.starts_with("sample.");
+    let elsewhere = ["cluster.", "sample.", "output."].iter().any(|section| key.starts_with(section));
     let unseen = ["train.keep_checkpoints", "data.prepared", "data.in_memory"].contains(&key);
     found == own || raised || elsewhere || unseen
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use carousel_coordinator::verify::{Verification, verify};
 
 use crate::failure::Failure;
+use crate::place;
 
 /// Check a run's journal, committed state and checkpoints
 #[derive(Debug, clap::Args)]
@@ -16,7 +17,8 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let found = verify(&arguments.run).map_err(Failure::bad_input)?;
+    let copy = place::copy(&arguments.run)?;
+    let found = verify(&copy.path).map_err(Failure::bad_input)?;
     print(&found);
     match found.flaws.len() {
         0 => Ok(()),

@@ -14,6 +14,7 @@ mod half_made;
 mod intake;
 mod journal;
 mod metrics;
+pub mod mirror;
 mod observer;
 mod open;
 mod operations;

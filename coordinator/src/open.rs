@@ -13,6 +13,7 @@ use crate::driver::{Books, StartState, ends_of_epochs, start_state};
 use crate::files::Files;
 use crate::intake::{Limits, cuts_agree};
 use crate::metrics::Metrics;
+use crate::mirror::Mirror;
 use crate::options::{Run, Start, Training};
 use crate::plan::{Epochs, Length, RunPlan};
 use crate::protocol::{self, Ending, Machine, Origin};
@@ -47,7 +48,7 @@ pub(crate) fn open(run: &Run, limits: &Limits) -> Result<Opened, RunError> {
     let start = protocol::Start {
         exchange: run.exchange,
         workers_to_start: run.workers,
-        term: Term(files.highest_term() + 1),
+        term: Term(run.mirror.as_ref().map_or(0, Mirror::first_term).max(files.highest_term() + 1)),
         step: stands.step,
         origin: stands.origin,
         recent_steps: stands.recent_steps,

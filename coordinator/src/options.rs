@@ -6,6 +6,7 @@ use carousel_corpus::WindowLengths;
 use carousel_proto::v1::RunSettings;
 
 use crate::checkpoint::Checkpoint;
+use crate::mirror::Mirror;
 use crate::open::plan_of;
 use crate::plan::{Epochs, Length};
 use crate::protocol::Exchange;
@@ -34,6 +35,8 @@ pub struct Run {
     pub workers: usize,
     /// Whether workers may still be there that served the coordinator before this one, with their replicas.
     pub workers_outlive: bool,
+    /// The bucket that the run is kept in, if it is.
+    pub mirror: Option<Mirror>,
 }
 
 /// Where a run starts from.

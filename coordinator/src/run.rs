@@ -12,12 +12,14 @@ use tokio::sync::{mpsc, oneshot};
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::Server;
 
+use crate::append::Change;
 use crate::board::{Board, Noting};
 use crate::checkpoint::{CheckpointError, Saved};
 use crate::committed::CommittedError;
 use crate::driver::{Driver, Parts, Records};
 use crate::intake::Limits;
 use crate::journal::{JournalError, Record};
+use crate::mirror::{Mirror, MirrorError, Told};
 use crate::observer::Observer;
 use crate::open::{Opened, open};
 use crate::operations::{Desk, MAX_REQUEST_BYTES, OperationsServer};
@@ -83,6 +85,9 @@ pub enum RunError {
         /// As computed now.
         now: Box<Record>,
     },
+    /// The bucket that the run is kept in.
+    #[error(transparent)]
+    Mirror(#[from] MirrorError),
     /// Its owner ended it.
     #[error("{reason}")]
     Aborted {
@@ -187,8 +192,14 @@ impl Coordinator {
     ///
     /// # Errors
     /// When it cannot be served or does not end in good order.
-    pub fn run(self, observer: &mut dyn Observer) -> Result<Summary, RunError> {
+    pub fn run(mut self, observer: &mut dyn Observer) -> Result<Summary, RunError> {
         let ((sender, mut receiver), opened) = (self.notices, self.opened);
+        let (keep, folder) = (self.run.training.keep_checkpoints, opened.books.folder.clone());
+        let mut mirror = self.run.mirror.take();
+        let told = sender.clone();
+        let started =
+            mirror.as_mut().map(|mirror| mirror.start(folder, keep, move |what| pass_on(&told, what)));
+        let nudge = started.transpose()?;
         let run_id = opened.run_id;
         let folder = self.run.folder.display().to_string();
         let steps = (opened.machine.step().0, self.run.calendar().2);
@@ -196,6 +207,9 @@ impl Coordinator {
         board.set_checkpoint(opened.books.last_checkpoint(opened.machine.saved_step()));
         let (saved_sender, saved) = mpsc::unbounded_channel();
         let mut records = Records::new(opened.books, move |saved: Saved| {
+            if let Some(nudge) = nudge.as_ref().filter(|_| saved.result.is_ok()) {
+                nudge.publish();
+            }
             if saved_sender.send(saved).is_err() {
                 tracing::debug!("a checkpoint was made after the run was over");
             }
@@ -239,9 +253,31 @@ impl Coordinator {
             board: board.clone(),
         };
         let result = Driver::new(parts).run(&mut receiver);
+        let result = with_the_mirror(result, mirror);
         drop((quit, receiver));
         runtime.block_on(async { tokio::time::timeout(Duration::from_secs(5), serving).await.ok() });
         result
+    }
+}
+
+/// Brings the run's end up; a run that belongs to somebody else has no good end.
+fn with_the_mirror(result: Result<Summary, RunError>, mirror: Option<Mirror>) -> Result<Summary, RunError> {
+    let Some(mirror) = mirror else { return result };
+    match (result, mirror.take_lost()) {
+        (_, Some(lost)) => Err(lost.into()),
+        (Ok(summary), None) => Ok(mirror.finish().map(|()| summary)?),
+        (Err(error), None) => Err(error),
+    }
+}
+
+fn pass_on(notices: &mpsc::Sender<Notice>, told: Told) {
+    let notice = match told {
+        Told::Fails(problem) => Notice::Mirrored(Change::Fails(std::io::Error::other(problem))),
+        Told::Recovered => Notice::Mirrored(Change::Recovered { lost: 0 }),
+        Told::Lost(reason) => Notice::Abort { reason },
+    };
+    if notices.blocking_send(notice).is_err() {
+        tracing::debug!("the bucket said something after the run was over");
     }
 }
 

@@ -16,6 +16,7 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::append::Change;
 use crate::deposit::{Deposit, DepositError, Depositor};
 use crate::intake::{Content, Intake, Limits};
 use crate::operations::Wish;
@@ -64,6 +65,8 @@ pub(crate) enum Notice {
     Deposited(Deposit),
     /// An operator's wish, with who waits for the answer.
     Wish(Wish),
+    /// Something of the bucket that the run is kept in.
+    Mirrored(Change),
     Stop,
     Abort {
         reason: String,

@@ -83,6 +83,9 @@ fn resolve_paths(config: &mut Config) -> Result<(), ConfigError> {
     if config.cluster.tokens != crate::token_files::COORDINATOR {
         config.cluster.tokens = absolute(&config.cluster.tokens)?;
     }
+    for place in [&mut config.output.run, &mut config.output.scratch].into_iter().flatten() {
+        *place = absolute(place)?;
+    }
     if let Some(weights) = &mut config.model.weights {
         weights.path = absolute(&weights.path)?;
     }

@@ -5,6 +5,7 @@ mod choice;
 mod initialisation;
 mod load;
 pub(crate) mod optimizer;
+mod output;
 mod regularisation;
 mod sample;
 mod schedule;
@@ -22,6 +23,7 @@ pub(crate) use choice::{KindOr, OneOrMany};
 pub(crate) use initialisation::{Init, NumberOrKind, Range};
 pub(crate) use load::{load, read_resolved};
 pub(crate) use optimizer::Optimizer;
+pub(crate) use output::Output;
 pub(crate) use regularisation::Widths;
 pub(crate) use sample::Sample;
 pub(crate) use schedule::{ScheduleConfig, Unit};
@@ -58,6 +60,9 @@ pub(crate) struct Config {
     pub model: Model,
     pub train: Train,
     pub cluster: Cluster,
+    /// Where the run is kept; it does not reach the weights.
+    #[serde(skip_serializing_if = "Output::is_default")]
+    pub output: Output,
     /// What `train` prints at its end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sample: Option<Sample>,

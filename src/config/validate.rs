@@ -12,6 +12,7 @@ pub(crate) fn validate(config: &Config) -> Result<(), ConfigError> {
     check_length(config)?;
     super::window::validate(&config.train)?;
     check_rates(config)?;
+    config.output.validate()?;
     check_schedule(config)
 }
 

@@ -17,6 +17,7 @@ use serde::Serialize;
 
 use crate::checkpoint_model::CheckpointModel;
 use crate::failure::Failure;
+use crate::place;
 use figures::Figures;
 use subject::{SplitName, Subject};
 
@@ -112,7 +113,7 @@ fn here(
     dynamic: Option<dynamic::Settings>,
     cache: Option<cache::Settings>,
 ) -> Result<Figures, Failure> {
-    let mut model = CheckpointModel::open(&arguments.path)?;
+    let mut model = CheckpointModel::open(&place::copy(&arguments.path)?.path)?;
     let subject = arguments.subject(&model.config, &model.tokenizer)?;
     let train = &model.config.train;
     let alone = dynamic.is_some() || cache.is_some();
@@ -137,7 +138,8 @@ fn here(
 
 /// On worker processes.
 fn with_workers(arguments: &Arguments) -> Result<Figures, Failure> {
-    let trained = cluster::Trained::open(&arguments.path)?;
+    let copy = place::copy(&arguments.path)?;
+    let trained = cluster::Trained::open(&copy.path)?;
     let subject = arguments.subject(&trained.config, &trained.tokenizer)?;
     let streams = arguments.streams(trained.config.train.streams);
     let window = arguments.window.map_or(trained.config.train.window, NonZero::get) as usize;

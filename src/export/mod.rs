@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use crate::checkpoint_model::CheckpointModel;
 use crate::failure::Failure;
+use crate::place;
 use standard::Standard;
 
 /// Write a trained model in another program's format
@@ -68,7 +69,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if out.exists() {
         return Err(ExportError::Exists { path: out.clone() }.into());
     }
-    let model = CheckpointModel::open(&arguments.path)?;
+    let model = CheckpointModel::open(&place::copy(&arguments.path)?.path)?;
     let config = crate::launch::model_config(&model.config, model.vocabulary)?;
     let standard = Standard::new(&config, &model.parameters)?;
     let (tensors, notes) = (standard.tensors.len(), standard.notes.clone());

@@ -32,6 +32,29 @@ pub enum StorageError {
     /// An object that was found is another one now.
     #[error("the object is not the one that was listed: it has changed since")]
     Changed,
+    /// A condition of a put does not hold.
+    #[error("the object is not as the put expected it")]
+    Conflict,
+    /// There is no such bucket.
+    #[error("there is no such bucket; make it, or correct its name")]
+    NoBucket,
+    /// An object is larger than anything of its kind.
+    #[error("{found} bytes, expected at most {limit}")]
+    TooLarge {
+        /// Its length.
+        found: u64,
+        /// The most that is read.
+        limit: u64,
+    },
+    /// A local file could not be read.
+    #[error(transparent)]
+    File(std::io::Error),
+    /// The server's clock and this machine's differ.
+    #[error("the server refuses this machine's clock; set it right, as by NTP ({source})")]
+    Clock {
+        /// What the server said.
+        source: Box<dyn Error + Send + Sync>,
+    },
     /// A web server that does not list its folders (WebDAV's PROPFIND).
     #[error("this server does not list what it has; name each file by its own address ({source})")]
     NoListing {
@@ -67,6 +90,7 @@ impl StorageError {
         match error {
             object_store::Error::NotFound { .. } if found => Self::Vanished,
             object_store::Error::Precondition { .. } => Self::Changed,
+            error if skewed(&error) => Self::Clock { source: error.into() },
             object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
                 Self::Denied { hint, source: error.into() }
             }
@@ -84,6 +108,11 @@ impl StorageError {
     pub(crate) fn may_pass(&self) -> bool {
         matches!(self, Self::Failed { .. })
     }
+}
+
+/// Whether a server refuses the time of a signature.
+fn skewed(error: &object_store::Error) -> bool {
+    error.to_string().contains("RequestTimeTooSkewed")
 }
 
 /// Whether a server has answered that one must not. A listing's refusal comes without a variant of its own, and its status in

@@ -1,7 +1,8 @@
-//! Objects behind `s3://`, `gs://`, `az://`, `http://` and `https://` as blocking readers that survive a broken connection.
+//! Objects behind `s3://`, `gs://`, `az://`, `http://` and `https://` as blocking readers that survive a broken connection,
+//! and blocking writes under conditions.
 //!
 //! A small facade over the `object_store` crate with a runtime of its own: callers know no async. It knows nothing of
-//! text, tokens or runs, writes nothing, and caches nothing. Not to be called from a thread of another runtime's reactor:
+//! text, tokens or runs, and caches nothing. Not to be called from a thread of another runtime's reactor:
 //! it waits.
 //!
 //! ```no_run
@@ -19,7 +20,9 @@ mod address;
 mod error;
 mod reader;
 mod store;
+mod write;
 
 pub use error::StorageError;
 pub use reader::Reader;
 pub use store::{Object, Store};
+pub use write::Condition;

@@ -32,6 +32,7 @@ pub struct Object {
 
 /// The way to every object. Credentials and servers come from the environment, under the names of `object_store`:
 /// `AWS_*`, `GOOGLE_*`, `AZURE_*`.
+#[derive(Debug)]
 pub struct Store {
     runtime: Runtime,
     /// By [`Address::root`].
@@ -99,6 +100,17 @@ impl Store {
         let range = range.start.min(object.bytes)..range.end.min(object.bytes);
         let origin = Origin { client, address, bytes: object.bytes, tag: object.tag.clone() };
         Reader::open(self.runtime.handle(), origin, range)
+    }
+
+    /// A URL taken apart, and the way to its bucket.
+    pub(crate) fn place(&self, url: &str) -> Result<(Address, Arc<dyn ObjectStore>), StorageError> {
+        let address = Address::parse(url)?;
+        let client = self.client(&address)?;
+        Ok((address, client))
+    }
+
+    pub(crate) fn wait<T>(&self, what: impl Future<Output = T>) -> T {
+        self.runtime.block_on(what)
     }
 
     fn client(&self, address: &Address) -> Result<Arc<dyn ObjectStore>, StorageError> {

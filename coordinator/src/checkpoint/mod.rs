@@ -29,8 +29,9 @@ use serde::{Deserialize, Serialize};
 use crate::replica::Sections;
 use crate::schedule::ScheduleState;
 
+pub(crate) use read::read_state;
 pub(crate) use saver::{Desk, Saved, Saver};
-pub(crate) use store::{BEST, LATEST};
+pub(crate) use store::{BEST, LATEST, point_link};
 pub use store::{Found, RunFolder};
 pub use write::Context;
 

@@ -218,7 +218,7 @@ impl RunFolder {
         Ok(steps.iter().filter_map(read).collect())
     }
 
-    fn place(&self, step: u64) -> PathBuf {
+    pub(crate) fn place(&self, step: u64) -> PathBuf {
         self.checkpoints().join(name_of(step))
     }
 
@@ -268,7 +268,7 @@ fn step_of(path: &Path) -> Option<u64> {
 }
 
 /// Points a link at a checkpoint in one move: there is never no link.
-fn point_link(folder: &Path, link: &str, step: u64) -> Result<(), CheckpointError> {
+pub(crate) fn point_link(folder: &Path, link: &str, step: u64) -> Result<(), CheckpointError> {
     let beside = folder.join(format!(".{link}{NEW}"));
     let point = || {
         if beside.is_symlink() {

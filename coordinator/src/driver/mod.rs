@@ -58,6 +58,8 @@ pub(crate) struct Parts<'a> {
     pub board: Arc<Board>,
 }
 
+/// How the bucket of a run is called when it takes nothing.
+const BUCKET: &str = "bucket";
 /// How often the protocol looks at the clock while nothing happens.
 const TICK: Duration = Duration::from_millis(100);
 /// How long the end of a failed run waits for a checkpoint that is on its way.
@@ -224,6 +226,7 @@ impl<'a> Driver<'a> {
                 self.observer.observe(Report::Stopping);
                 self.events.push_back(Event::StopRequested);
             }
+            Notice::Mirrored(change) => self.records.tell(News { file: BUCKET, change }),
             Notice::Abort { reason } => return Err(RunError::Aborted { reason }),
             // What a removed worker still had under way no longer counts.
             Notice::Said { worker, .. } if !self.roster.knows(worker) => {}

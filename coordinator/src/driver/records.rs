@@ -132,6 +132,11 @@ impl Records {
         news
     }
 
+    /// Has something told with the rest.
+    pub(super) fn tell(&mut self, news: News) {
+        self.news.push(news);
+    }
+
     /// Brings the journal to the disk, as far as the disk takes it.
     pub(super) fn flush(&mut self) -> Result<(), RunError> {
         let told = self.journal.retry()?;
