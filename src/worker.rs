@@ -5,7 +5,7 @@ use std::num::NonZero;
 use std::time::Duration;
 
 use carousel_security::Role;
-use carousel_worker::{WorkerOptions, work};
+use carousel_worker::{WorkerError, WorkerOptions, work};
 
 use crate::failure::Failure;
 use crate::security::{self, SecurityArguments};
@@ -42,7 +42,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     security.check_reach(here, &door, format_args!("--coordinator {}", arguments.coordinator))?;
     let (tokens, join_token) = (crate::token_files::opener(), security.token()?);
     let patience = Duration::from_secs(arguments.wait);
-    Ok(work(&WorkerOptions { coordinator, threads, tokens, door, join_token, patience })?)
+    match work(&WorkerOptions { coordinator, threads, tokens, door, join_token, patience }) {
+        // The parent knows already.
+        Err(WorkerError::Unfinished(_)) if arguments.with_parent => Ok(()),
+        worked => Ok(worked?),
+    }
 }
 
 /// The parent never writes: a read returns only when the pipe's other end is closed, however that came.

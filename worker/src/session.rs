@@ -18,7 +18,6 @@ use tonic::{Code, Request, Status, Streaming};
 use crate::exchange::PeerContent;
 use crate::outbox::Outbox;
 use crate::peers;
-use crate::protocol::Event;
 use crate::tokens::TokenOpener;
 use crate::trainer::TrainerError;
 use crate::worker::{Parted, Worker};
@@ -77,6 +76,9 @@ pub enum WorkerError {
     /// The work itself failed.
     #[error(transparent)]
     Trainer(#[from] TrainerError),
+    /// The run ended before its end. Whoever keeps workers running starts this one again.
+    #[error("{0}; it may go on: start this worker again when it does")]
+    Unfinished(String),
     /// The machine gives no threads.
     #[error("starting threads: {0}")]
     Threads(String),
@@ -97,9 +99,11 @@ pub fn work(options: &WorkerOptions) -> Result<(), WorkerError> {
     loop {
         let parted = match connect(&runtime, &endpoint, options, worker.held()) {
             Ok(session) => pool.install(|| worker.serve(&runtime, session))?,
-            Err(problem) => Parted { event: Event::SessionLost, reason: problem? },
+            Err(problem) => Parted::lost(&problem?),
         };
-        let Some(pause) = worker.part(parted.event)? else { return Ok(()) };
+        let Some(pause) = worker.part(parted.event)? else {
+            return if parted.unfinished { Err(WorkerError::Unfinished(parted.reason)) } else { Ok(()) };
+        };
         tracing::info!("{}: {}; trying again in {pause:?}", options.coordinator, parted.reason);
         std::thread::sleep(pause);
     }

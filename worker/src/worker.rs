@@ -26,11 +26,13 @@ use crate::trainer::{Link, Trainer, TrainerError};
 pub(crate) struct Parted {
     pub event: Event,
     pub reason: String,
+    /// The run ended before its end.
+    pub unfinished: bool,
 }
 
 impl Parted {
-    fn lost(reason: &str) -> Self {
-        Self { event: Event::SessionLost, reason: reason.into() }
+    pub(crate) fn lost(reason: &str) -> Self {
+        Self { event: Event::SessionLost, reason: reason.into(), unfinished: false }
     }
 }
 
@@ -149,9 +151,9 @@ impl Worker {
     fn hear(&mut self, message: FromCoordinator, desk: &mut Desk) -> Result<Option<Parted>, TrainerError> {
         let Some(content) = desk.intake.accept(message)? else { return Ok(None) };
         match content {
-            Content::Shutdown(v1::Shutdown { reason, rejoin, discard }) => {
+            Content::Shutdown(v1::Shutdown { reason, rejoin, discard, unfinished }) => {
                 tracing::info!("the coordinator ended the session: {reason}");
-                return Ok(Some(Parted { event: Event::Dismissed { rejoin, discard }, reason }));
+                return Ok(Some(Parted { event: Event::Dismissed { rejoin, discard }, reason, unfinished }));
             }
             Content::Welcome(welcome) => self.welcome(&welcome, desk)?,
             content => {

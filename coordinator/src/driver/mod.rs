@@ -138,10 +138,12 @@ impl<'a> Driver<'a> {
         let result = self.work(notices);
         self.show();
         let reason = match &result {
-            Ok(_) => "the run is over".to_owned(),
+            Ok(summary) if summary.ending == Ending::Complete => "the run is over".to_owned(),
+            Ok(summary) => format!("the run was stopped after step {}", summary.step),
             Err(error) => format!("the run failed: {error}"),
         };
-        self.roster.dismiss_all(&reason);
+        let complete = matches!(&result, Ok(summary) if summary.ending == Ending::Complete);
+        self.roster.dismiss_all(&reason, !complete);
         self.records.flush()?;
         self.tell_news();
         result

@@ -104,14 +104,17 @@ impl Roster {
         let session = self.sessions.remove(&worker);
         if let Some(session) = &session {
             let (rejoin, discard) = (parting != Parting::Final, parting == Parting::RejoinAnew);
-            session.send(Message::Shutdown(Shutdown { reason: reason.into(), rejoin, discard }));
+            let (reason, unfinished) = (reason.into(), false);
+            session.send(Message::Shutdown(Shutdown { reason, rejoin, discard, unfinished }));
         }
         session.is_some()
     }
 
-    pub(super) fn dismiss_all(&mut self, reason: &str) {
-        while let Some((&worker, _)) = self.sessions.first_key_value() {
-            self.dismiss(worker, reason, Parting::Final);
+    /// The run is over; `unfinished`: it may go on another time, and whoever started the workers should know.
+    pub(super) fn dismiss_all(&mut self, reason: &str, unfinished: bool) {
+        for session in std::mem::take(&mut self.sessions).into_values() {
+            let shutdown = Shutdown { reason: reason.into(), unfinished, ..Shutdown::default() };
+            session.send(Message::Shutdown(shutdown));
         }
     }
 
