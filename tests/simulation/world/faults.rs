@@ -104,11 +104,11 @@ impl World {
     fn drain(&mut self, node: NodeId) {
         let worker =
             self.nodes[node].session.and_then(|session| self.sessions.get(&session)).map(|s| s.worker);
-        if let (Some(worker), Some(coordinator)) = (worker, &mut self.coordinator) {
-            if coordinator.drain(worker) {
-                self.count("worker drained");
-                self.tell(|| format!("an operator drains {worker} of node {node}"));
-            }
+        if let (Some(worker), Some(coordinator)) = (worker, &mut self.coordinator)
+            && coordinator.drain(worker)
+        {
+            self.count("worker drained");
+            self.tell(|| format!("an operator drains {worker} of node {node}"));
         }
     }
 
