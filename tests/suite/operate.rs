@@ -54,7 +54,8 @@ fn a_status_tells_the_run_and_its_workers() {
     assert!(text.contains("state       waiting (1 of 3 workers are here)"), "{text}");
     (0..2).for_each(|_| crew.add_worker(None));
     crew.wait_for_step(3);
-    let status = while_it_stands(&crew, || status(&shop, &address));
+    let shown = || eventually(|| Some(status(&shop, &address)).filter(|s| s["state"] == "training"));
+    let status = while_it_stands(&crew, shown).expect("what is shown is at most 0.1 s old");
     assert!(status["step"].as_u64().unwrap() >= 3 && status["last_step"].as_u64() > status["step"].as_u64());
     assert!(status["loss"].as_f64().unwrap() > 0.0 && status["tokens_per_second"].as_f64().unwrap() > 0.0);
     let workers = status["workers"].as_array().unwrap();
