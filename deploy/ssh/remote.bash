@@ -13,7 +13,7 @@ loop_of() {
   echo "$pid"
 }
 
-# keep FOLDER ROLE FINAL COMMAND...: runs it again when it dies, 20 times with 5 seconds between; ten minutes of life begin the
+# keep FOLDER ROLE FINAL COMMAND...: runs it again when it dies, 20 times with CAROUSEL_PAUSE seconds between; ten minutes of life begin the
 # count anew. Codes in FINAL (as ",0,2,") end it.
 keep() {
   local role=$1 final=$2 try=1 rc begun child='' ending=0 signalled=0
@@ -35,7 +35,7 @@ keep() {
     [ $((SECONDS - begun)) -lt 600 ] || try=1
     if [[ $final == *",$rc,"* ]] || [ "$ending" = 1 ] || [ "$try" -ge 20 ]; then break; fi
     try=$((try + 1))
-    sleep "${CAROUSEL_PAUSE:-5}"
+    sleep "$CAROUSEL_PAUSE"
     [ "$ending" = 0 ] || break
   done
   echo "$rc" >"$role.ended"

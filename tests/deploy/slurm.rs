@@ -90,7 +90,6 @@ fn a_requeued_job_goes_on_where_it_was() {
     let Some(lab) = Laboratory::open() else { return };
     let job = lab.training();
     lab.slurm.asked("scontrol", &["requeue", &job]);
-    lab.slurm.start_again(&job);
     lab.assert_complete(&job);
     assert_eq!(lab.slurm.field(&job, "Restarts"), "1");
     assert!(lab.said("log").contains("start 1:"), "{}", lab.said("log"));
@@ -103,7 +102,6 @@ fn a_job_that_comes_to_its_time_limit_checkpoints_and_queues_itself_again() {
     let job = lab.training();
     lab.slurm.asked("scancel", &["--batch", "--signal=TERM", &job]);
     lab.wait_for(&job, "the job is queued again");
-    lab.slurm.start_again(&job);
     lab.assert_complete(&job);
     assert_eq!(lab.slurm.field(&job, "Restarts"), "1");
 }
