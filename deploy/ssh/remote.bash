@@ -47,7 +47,7 @@ keep() {
 start() {
   local role=$1
   if loop_of "$role" >/dev/null; then echo "$role runs already (process $(cat "$role.pid"))"; return; fi
-  rm -f "$role.pid"
+  rm -f "$role.pid" "$role.ended"
   setsid nohup bash "$PWD/remote.bash" keep "$PWD" "$@" >>"$role.log" 2>&1 </dev/null &
   for _ in $(seq 100); do
     if loop_of "$role" >/dev/null || [ -e "$role.ended" ]; then break; fi
