@@ -9,6 +9,7 @@ mod shim;
 mod slurm;
 mod slurm_lab;
 mod ssh;
+mod systemd;
 
 use std::io::Write;
 use std::path::PathBuf;
