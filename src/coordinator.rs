@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use crate::failure::Failure;
 use crate::launch::{self, RunArguments};
 use crate::progress::Progress;
+use crate::security::SecurityArguments;
 
 /// Own a run and serve workers that connect to it
 #[derive(Debug, clap::Args)]
@@ -18,16 +19,20 @@ pub(crate) struct Arguments {
     /// Where workers connect to
     #[arg(long, value_name = "ADDR:PORT")]
     listen: SocketAddr,
+    #[command(flatten)]
+    security: SecurityArguments,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let locks = arguments.security.locks(arguments.listen)?;
+    let scheme = if locks.door.is_locked() { "https" } else { "http" };
     let prepared = launch::prepare(&arguments.run, &[], true)?;
     let listener = launch::listen(arguments.listen)?;
     let address = listener.local_addr().map_err(Failure::failed)?;
     let folder = launch::folder_of(&prepared.run);
     let mut progress = Progress::new(&prepared.run);
-    let coordinator = launch::coordinator(prepared.run, listener)?;
-    println!("listening   http://{address}");
+    let coordinator = launch::coordinator(prepared.run, listener, locks)?;
+    println!("listening   {scheme}://{address}");
     let result = coordinator.run(&mut progress);
     progress.finish();
     launch::conclude(result, folder.path())

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use carousel_coordinator::checkpoint::RunFolder;
 use carousel_coordinator::{
-    Coordinator, Cut, Ending, Exchange, ReplicaLayout, Run, RunError, Sections, Splits, Start, Summary,
-    TensorShape, TokenSource,
+    Coordinator, Cut, Ending, Exchange, Locks, ReplicaLayout, Run, RunError, Sections, Splits, Start,
+    Summary, TensorShape, TokenSource,
 };
 use carousel_corpus::{DataConfig, EOS, SourceOptions, Tokenizer};
 use carousel_model::{ModelConfig, Optimizer, ParameterLayout};
@@ -280,8 +280,8 @@ fn replica_layout(config: &Config, model: &ModelConfig) -> Result<ReplicaLayout,
 }
 
 /// A coordinator for a prepared run. Its folder is made here, before any process is started.
-pub(crate) fn coordinator(run: Run, listener: TcpListener) -> Result<Coordinator, Failure> {
-    Coordinator::new(run, listener).map_err(|error| match error {
+pub(crate) fn coordinator(run: Run, listener: TcpListener, locks: Locks) -> Result<Coordinator, Failure> {
+    Coordinator::new(run, listener, locks).map_err(|error| match error {
         RunError::Io { .. } => Failure::bad_input(error),
         _ => error.into(),
     })

@@ -2,6 +2,7 @@
 //! subcommand has a file of its own.
 
 mod bench;
+mod certs;
 mod checkpoint_model;
 mod config;
 mod coordinator;
@@ -18,6 +19,7 @@ mod learning;
 mod prepare;
 mod progress;
 mod resume;
+mod security;
 mod storage;
 mod token_files;
 mod train;
@@ -50,6 +52,7 @@ enum Command {
     Digest(digest::Arguments),
     Verify(verify::Arguments),
     Bench(bench::Arguments),
+    Certs(certs::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -77,5 +80,6 @@ fn run(command: Command) -> Result<(), failure::Failure> {
         Command::Digest(arguments) => digest::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Certs(arguments) => certs::run(&arguments),
     }
 }

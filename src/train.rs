@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use carousel_coordinator::{Control, Ending};
+use carousel_coordinator::{Control, Ending, Locks};
 use crossbeam::channel::{self, Receiver, RecvTimeoutError, Sender};
 
 use crate::checkpoint_model::CheckpointModel;
@@ -36,7 +36,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let address = listener.local_addr().map_err(Failure::failed)?;
     let folder = prepared.run.folder.clone();
     let mut progress = Progress::new(&prepared.run);
-    let coordinator = launch::coordinator(prepared.run, listener)?;
+    let coordinator = launch::coordinator(prepared.run, listener, Locks::default())?;
     let workers = Workers::start(&prepared.config, address, coordinator.control(), None)?;
     let result = coordinator.run(&mut progress);
     progress.finish();
@@ -87,6 +87,8 @@ impl Workers {
             let mut command = Command::new(&program);
             command.args(["worker", "--with-parent", "--coordinator", &format!("http://{coordinator}")]);
             command.args(["--threads", &config.cluster.threads.to_string()]);
+            // Nothing of what locks other processes is meant for these.
+            command.env_remove("CAROUSEL_TLS").env_remove("CAROUSEL_TOKEN_FILE");
             // A group of its own: Ctrl-C at the terminal is for the coordinator, which ends the step first.
             std::os::unix::process::CommandExt::process_group(&mut command, 0);
             command.stdin(Stdio::piped()).stdout(Stdio::null());

@@ -2,17 +2,20 @@
 
 use std::io::Read;
 use std::num::NonZero;
+use std::time::Duration;
 
+use carousel_security::Role;
 use carousel_worker::{WorkerOptions, work};
 
 use crate::failure::Failure;
+use crate::security::{self, SecurityArguments};
 
 /// Compute for a coordinator; needs neither data nor configuration
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  carousel worker --coordinator http://192.0.2.10:7700 --threads 8")]
 pub(crate) struct Arguments {
     /// The coordinator's address
-    #[arg(long, value_name = "http://HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT", env = "CAROUSEL_COORDINATOR")]
     coordinator: String,
     /// Threads that compute [default: one for each core]
     #[arg(long, value_name = "N")]
@@ -20,6 +23,11 @@ pub(crate) struct Arguments {
     /// End when standard input does, as when the process that holds it ends
     #[arg(long, hide = true)]
     with_parent: bool,
+    /// How long no coordinator may answer, seconds; then the worker ends: it never trains alone
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    wait: u64,
+    #[command(flatten)]
+    security: SecurityArguments,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
@@ -28,8 +36,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     let threads = arguments.threads.map_or(cores, NonZero::get);
-    let (coordinator, tokens) = (arguments.coordinator.clone(), crate::token_files::opener());
-    Ok(work(&WorkerOptions { coordinator, threads, tokens })?)
+    let security = &arguments.security;
+    let door = security.door(&[Role::Worker])?;
+    let (coordinator, here) = security::coordinator_address(&arguments.coordinator, door.is_locked())?;
+    security.check_reach(here, &door, format_args!("--coordinator {}", arguments.coordinator))?;
+    let (tokens, join_token) = (crate::token_files::opener(), security.token()?);
+    let patience = Duration::from_secs(arguments.wait);
+    Ok(work(&WorkerOptions { coordinator, threads, tokens, door, join_token, patience })?)
 }
 
 /// The parent never writes: a read returns only when the pipe's other end is closed, however that came.

@@ -35,7 +35,7 @@ pub use options::{Run, Start, Training};
 pub use plan::Length;
 pub use protocol::{Ending, Exchange};
 pub use replica::{ReplicaLayout, Sections, TensorShape};
-pub use run::{Control, Coordinator, Evaluated, RunError, Summary};
+pub use run::{Control, Coordinator, Evaluated, Locks, RunError, Summary};
 pub use schedule::{Rules, Schedule, ScheduleState, Unit};
 pub use tokens::{Cut, CutError, SplitTokens, Splits, TokenSource, WindowError};
 pub use trigger::Trigger;

@@ -2,13 +2,14 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use carousel_proto::digest::Digest;
+use carousel_security::{Challenges, Door, Incoming, Token};
 use tokio::sync::{mpsc, oneshot};
-use tonic::transport::server::{Server, TcpIncoming};
+use tonic::transport::server::Server;
 
 use crate::checkpoint::{CheckpointError, Saved};
 use crate::committed::CommittedError;
@@ -25,6 +26,8 @@ use crate::server::{Notice, Service, TrainingServer};
 const MAX_MESSAGE_BYTES: usize = 4 << 20;
 /// HTTP/2's own default, 64 KiB, would have every megabyte wait for 16 round trips.
 const FLOW_WINDOW_BYTES: u32 = 8 << 20;
+/// Connections that are served at once: a thousand workers have two or three each.
+const PLACES: usize = 8192;
 /// A silent connection is asked for a sign of life this often, and given up after as long again.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
@@ -129,6 +132,16 @@ pub struct Coordinator {
     opened: Opened,
     listener: TcpListener,
     notices: (mpsc::Sender<Notice>, mpsc::Receiver<Notice>),
+    locks: Locks,
+}
+
+/// Who may come in.
+#[derive(Clone, Debug, Default)]
+pub struct Locks {
+    /// How connections are let in.
+    pub door: Door,
+    /// What a worker must have beside.
+    pub join_token: Option<Token>,
 }
 
 /// A way to end a run from another thread.
@@ -149,9 +162,9 @@ impl Coordinator {
     ///
     /// # Errors
     /// When the folder cannot be made or its files cannot be opened; of a new run nothing is left behind then.
-    pub fn new(run: Run, listener: TcpListener) -> Result<Self, RunError> {
+    pub fn new(run: Run, listener: TcpListener, locks: Locks) -> Result<Self, RunError> {
         let opened = open(&run, &limits(&run))?;
-        Ok(Self { run, opened, listener, notices: mpsc::channel(64) })
+        Ok(Self { run, opened, listener, notices: mpsc::channel(64), locks })
     }
 
     /// A handle for other threads.
@@ -181,13 +194,15 @@ impl Coordinator {
             tokens: tokens.clone(),
             limits: limits.clone(),
             next_worker: AtomicU64::new(1),
+            join_token: self.locks.join_token,
+            challenges: Mutex::new(Challenges::default()),
         };
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let runtime = runtime.map_err(|source| listen_error(&self.listener, source))?;
         let (quit, quitting) = oneshot::channel();
         let serving = {
             let _entered = runtime.enter();
-            serve(self.listener, service, quitting)?
+            serve((self.listener, self.locks.door), service, quitting)?
         };
         runtime.spawn(pass_signals_on(sender));
         let parts = Parts {
@@ -222,13 +237,12 @@ fn listen_error(listener: &TcpListener, source: std::io::Error) -> RunError {
 }
 
 fn serve(
-    listener: TcpListener,
+    (listener, door): (TcpListener, Door),
     service: Service,
     quitting: oneshot::Receiver<()>,
 ) -> Result<tokio::task::JoinHandle<()>, RunError> {
-    let clone = listener.try_clone().and_then(|l| l.set_nonblocking(true).map(|()| l));
-    let incoming = clone.and_then(tokio::net::TcpListener::from_std);
-    let incoming = TcpIncoming::from(incoming.map_err(|source| listen_error(&listener, source))?);
+    let incoming = listener.try_clone().and_then(|listener| Incoming::new(listener, door, PLACES));
+    let incoming = incoming.map_err(|source| listen_error(&listener, source))?;
     let training = TrainingServer::new(service).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let server = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
@@ -236,9 +250,7 @@ fn serve(
         .initial_stream_window_size(FLOW_WINDOW_BYTES)
         .initial_connection_window_size(FLOW_WINDOW_BYTES)
         .add_service(training)
-        .serve_with_incoming_shutdown(incoming.with_nodelay(Some(true)), async {
-            quitting.await.unwrap_or_default()
-        });
+        .serve_with_incoming_shutdown(incoming, async { quitting.await.unwrap_or_default() });
     Ok(tokio::spawn(async move {
         if let Err(error) = server.await {
             tracing::error!("the server ended: {error}");

@@ -1,14 +1,16 @@
 //! The gRPC side: a session for each worker and the token service. It checks and passes on; it decides nothing.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use carousel_proto::v1::{
-    DepositEnd, FromCoordinator, FromDepositor, FromWorker, Hello, WindowReply, WindowRequest, from_worker,
+    ChallengeReply, ChallengeRequest, DepositEnd, FromCoordinator, FromDepositor, FromWorker, Hello,
+    WindowReply, WindowRequest, from_worker,
 };
 use carousel_proto::{PROTOCOL_VERSION, WorkerId};
+use carousel_security::{Challenges, JoinError, Peer, Role, Token};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_stream::{Stream, StreamExt};
@@ -71,16 +73,58 @@ pub(crate) struct Service {
     pub tokens: Arc<TokenSource>,
     pub limits: Arc<Limits>,
     pub next_worker: AtomicU64,
+    /// What who joins must have.
+    pub join_token: Option<Token>,
+    pub challenges: Mutex<Challenges>,
+}
+
+/// Where a session carries a challenge and its answer.
+const JOIN_METADATA: &str = "carousel-join-bin";
+
+/// Whether who asks is a worker.
+fn admit<T>(request: &Request<T>) -> Result<(), Status> {
+    let peer = request.extensions().get::<Peer>();
+    let peer = peer.ok_or_else(|| Status::internal("a request without a connection"))?;
+    peer.allow(&[Role::Worker]).map_err(|refused| Status::permission_denied(refused.to_string()))
+}
+
+impl Service {
+    fn challenges(&self) -> std::sync::MutexGuard<'_, Challenges> {
+        self.challenges.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether who asks has the join token, where there is one.
+    fn check_token<T>(&self, request: &Request<T>) -> Result<(), JoinError> {
+        let Some(token) = &self.join_token else { return Ok(()) };
+        let proof = request.metadata().get_bin(JOIN_METADATA).and_then(|proof| proof.to_bytes().ok());
+        let proof = proof.ok_or(JoinError::Missing)?;
+        let parts = proof.split_first_chunk().filter(|(_, answer)| answer.len() == 32);
+        let (nonce, answer) = parts.ok_or(JoinError::Wrong)?;
+        let answer = answer.try_into().map_err(|_| JoinError::Wrong)?;
+        self.challenges().take(token, (nonce, answer), Instant::now())
+    }
 }
 
 #[tonic::async_trait]
 impl Training for Service {
     type SessionStream = Pin<Box<dyn Stream<Item = Result<FromCoordinator, Status>> + Send>>;
 
+    async fn challenge(
+        &self,
+        request: Request<ChallengeRequest>,
+    ) -> Result<Response<ChallengeReply>, Status> {
+        admit(&request)?;
+        let nonce = self.join_token.as_ref().map(|_| self.challenges().make(Instant::now()));
+        let nonce = nonce.map_or_else(Vec::new, |nonce| nonce.to_vec()).into();
+        Ok(Response::new(ChallengeReply { nonce }))
+    }
+
     async fn session(
         &self,
         request: Request<Streaming<FromWorker>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
+        admit(&request)?;
+        self.check_token(&request).map_err(|refused| Status::unauthenticated(refused.to_string()))?;
         let mut inbound = request.into_inner();
         let hello = hello(&mut inbound).await?;
         let worker = WorkerId(self.next_worker.fetch_add(1, Ordering::Relaxed));
@@ -96,6 +140,7 @@ impl Training for Service {
         &self,
         request: Request<Streaming<FromDepositor>>,
     ) -> Result<Response<DepositEnd>, Status> {
+        admit(&request)?;
         let refuse = |error: DepositError| Status::invalid_argument(error.to_string());
         let over = |_| Status::unavailable("the run is over");
         let mut inbound = request.into_inner();
@@ -116,6 +161,7 @@ impl Training for Service {
     }
 
     async fn fetch_windows(&self, request: Request<WindowRequest>) -> Result<Response<WindowReply>, Status> {
+        admit(&request)?;
         let (tokens, request) = (self.tokens.clone(), request.into_inner());
         let reply = if tokens.is_on_disk() {
             let read = tokio::task::spawn_blocking(move || tokens.windows(&request)).await;

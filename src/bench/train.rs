@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZero;
 use std::path::PathBuf;
 
-use carousel_coordinator::{Observer, Report};
+use carousel_coordinator::{Locks, Observer, Report};
 use carousel_model::Cell;
 use crossbeam::channel::{self, Receiver};
 use serde_json::json;
@@ -68,7 +68,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let prepared = launch::synthetic(config, vocabulary, tokens, folder.0.clone())?;
     let listener = launch::listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
     let address = listener.local_addr().map_err(Failure::failed)?;
-    let coordinator = launch::coordinator(prepared.run, listener)?;
+    let coordinator = launch::coordinator(prepared.run, listener, Locks::default())?;
     let (tell, told) = channel::unbounded();
     let workers = Workers::start(&prepared.config, address, coordinator.control(), Some(tell))?;
     let mut steps = Steps::default();

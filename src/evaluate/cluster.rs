@@ -7,7 +7,9 @@ use std::num::NonZero;
 use std::path::Path;
 
 use carousel_coordinator::checkpoint::{Checkpoint, RunFolder};
-use carousel_coordinator::{Cut, Ending, Evaluated, Observer, Report, Run, Splits, Start, TokenSource};
+use carousel_coordinator::{
+    Cut, Ending, Evaluated, Locks, Observer, Report, Run, Splits, Start, TokenSource,
+};
 use carousel_corpus::Tokenizer;
 
 use super::carried::lanes;
@@ -17,6 +19,7 @@ use crate::checkpoint_model::weights_of;
 use crate::config::{self, Config, Train};
 use crate::failure::Failure;
 use crate::launch;
+use crate::security::SecurityArguments;
 use crate::train::Workers;
 
 #[derive(Debug, clap::Args)]
@@ -28,6 +31,8 @@ pub(super) struct Options {
     /// Start no workers: wait here for as many, started by hand on any machine with `carousel worker --coordinator`
     #[arg(long, value_name = "ADDR:PORT", conflicts_with_all = ["dynamic", "cache"])]
     listen: Option<SocketAddr>,
+    #[command(flatten)]
+    security: SecurityArguments,
 }
 
 impl Options {
@@ -73,9 +78,13 @@ pub(super) fn evaluate(
     let workers = options.workers.map_or(1, NonZero::get);
     run.workers = workers as usize;
     let address = options.listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+    let locks = match options.listen {
+        Some(listen) => options.security.locks(listen)?,
+        None => Locks::default(),
+    };
     let listener = launch::listen(address)?;
     let address = listener.local_addr().map_err(Failure::failed)?;
-    let coordinator = launch::coordinator(run, listener)?;
+    let coordinator = launch::coordinator(run, listener, locks)?;
     let started = match options.listen {
         Some(_) => {
             eprintln!("listening   http://{address}");

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use carousel_proto::gradient::GradientLayout;
 use carousel_proto::{LaneTree, Step, Term, WorkerId};
+use carousel_security::Door;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
@@ -65,8 +66,8 @@ impl ExchangeMember {
         let (mail, messages) = mpsc::channel(WAITING_MESSAGES);
         let most_bytes = peers::MostBytes::default();
         most_bytes.get_or_init(|| 4 * floats as u64);
-        peers::serve(runtime.handle(), listener, mail, most_bytes)?;
-        let peers = Peers::new(WorkerId(place.into()), runtime.handle().clone());
+        peers::serve(runtime.handle(), listener, mail, (Door::Open, most_bytes))?;
+        let peers = Peers::new(WorkerId(place.into()), runtime.handle().clone(), Door::Open);
         let own = Arc::new((0..floats).map(|at| value(place, at)).collect());
         Ok(Self {
             runtime,

@@ -12,9 +12,12 @@ use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
 use std::sync::{Arc, OnceLock};
 
 use carousel_proto::{Step, Term, WorkerId};
+use carousel_security::{Connector, Door, Incoming, Peer as OtherEnd, Role};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use tonic::transport::server::{Server, TcpIncoming};
+use tonic::Status;
+use tonic::codegen::http::Extensions;
+use tonic::transport::server::Server;
 use tonic::transport::{Endpoint, Uri};
 
 use crate::exchange::{Peer, PeerContent};
@@ -23,6 +26,8 @@ use crate::session::{FLOW_WINDOW_BYTES, Mail};
 
 /// The largest HTTP/2 frame: a whole segment, so that it is read in one piece.
 const FRAME_BYTES: u32 = 1 << 20;
+/// Connections that are served at once: a run has far fewer workers on one machine's line.
+const PLACES: usize = 4096;
 
 /// The most bytes a peer's bulk may have: a whole gradient of the run. Unset until the run is known.
 pub(crate) type MostBytes = Arc<OnceLock<u64>>;
@@ -44,12 +49,11 @@ pub(crate) fn serve(
     runtime: &Handle,
     listener: std::net::TcpListener,
     mail: mpsc::Sender<Mail>,
-    most_bytes: MostBytes,
+    (door, most_bytes): (Door, MostBytes),
 ) -> std::io::Result<tokio::task::AbortHandle> {
-    listener.set_nonblocking(true)?;
     let _entered = runtime.enter();
     let local = local::listen(&listener.local_addr()?.to_string());
-    let incoming = TcpIncoming::from(tokio::net::TcpListener::from_std(listener)?).with_nodelay(Some(true));
+    let incoming = Incoming::new(listener, door, PLACES)?;
     let router = || {
         let (mail, most_bytes) = (mail.clone(), most_bytes.clone());
         Server::builder()
@@ -68,6 +72,12 @@ pub(crate) fn serve(
     Ok(task.abort_handle())
 }
 
+/// Workers alone talk to a worker. A local socket has no certificate: the system has said whose process is at its other end.
+pub(crate) fn admit(extensions: &Extensions) -> Result<(), Status> {
+    let Some(other_end) = extensions.get::<OtherEnd>() else { return Ok(()) };
+    other_end.allow(&[Role::Worker]).map_err(|refused| Status::permission_denied(refused.to_string()))
+}
+
 type Outbox = mpsc::UnboundedSender<bytes::Bytes>;
 
 /// The streams to other workers. What waits to be sent shares its memory and is at most a step's, so that two workers
@@ -75,13 +85,14 @@ type Outbox = mpsc::UnboundedSender<bytes::Bytes>;
 pub(crate) struct Peers {
     own: WorkerId,
     runtime: Handle,
+    door: Door,
     outboxes: BTreeMap<(WorkerId, String), Outbox>,
     sent_bytes: u64,
 }
 
 impl Peers {
-    pub(crate) fn new(own: WorkerId, runtime: Handle) -> Self {
-        Self { own, runtime, outboxes: BTreeMap::new(), sent_bytes: 0 }
+    pub(crate) fn new(own: WorkerId, runtime: Handle, door: Door) -> Self {
+        Self { own, runtime, door, outboxes: BTreeMap::new(), sent_bytes: 0 }
     }
 
     pub(crate) fn send(&mut self, to: &Peer, at: (Term, Step), content: &PeerContent) {
@@ -96,6 +107,11 @@ impl Peers {
         }
     }
 
+    /// How other workers are reached.
+    pub(crate) fn door(&self) -> Door {
+        self.door.clone()
+    }
+
     /// Bytes that were handed to streams so far.
     pub(crate) fn sent_bytes(&self) -> u64 {
         self.sent_bytes
@@ -108,13 +124,13 @@ impl Peers {
         }
         let (outbox, frames) = mpsc::unbounded_channel();
         outbox.send(wire::hello(self.own)).expect("the receiver is held here");
-        self.runtime.spawn(push(to.clone(), frames));
+        self.runtime.spawn(push(to.clone(), self.door.clone(), frames));
         self.outboxes.insert(key, outbox.clone());
         outbox
     }
 }
 
-async fn push(to: Peer, frames: mpsc::UnboundedReceiver<bytes::Bytes>) {
+async fn push(to: Peer, door: Door, frames: mpsc::UnboundedReceiver<bytes::Bytes>) {
     let pushed = async {
         let endpoint = Endpoint::from_shared(format!("http://{}", to.address))?;
         let endpoint = endpoint
@@ -123,7 +139,7 @@ async fn push(to: Peer, frames: mpsc::UnboundedReceiver<bytes::Bytes>) {
             .initial_connection_window_size(FLOW_WINDOW_BYTES);
         let channel = match endpoint.connect_with_connector(local::Connector::to(&to.address)).await {
             Ok(channel) => channel,
-            Err(_) => endpoint.connect().await?,
+            Err(_) => endpoint.connect_with_connector(Connector::new(door, Role::Worker)).await?,
         };
         wire::push(channel, frames).await
     };

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use carousel_proto::Step;
 use carousel_proto::v1::PullRequest;
+use carousel_security::{Connector, Door, Role};
 use tokio::task::JoinSet;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
@@ -61,7 +62,7 @@ fn put_back(parts: &Parts, part: Part) {
 
 /// Pulls the whole replica; `sign_of_life` is called all the while.
 pub(crate) async fn pull(
-    peers: &[String],
+    (peers, door): (&[String], &Door),
     step: Step,
     size: Size,
     sign_of_life: impl Fn(),
@@ -77,7 +78,8 @@ pub(crate) async fn pull(
     let mut tasks = JoinSet::new();
     for peer in peers.iter().take(MOST_PEERS) {
         for _ in 0..STREAMS {
-            tasks.spawn(pull_from(peer.clone(), step, parts.clone(), sender.clone()));
+            let from = (peer.clone(), door.clone());
+            tasks.spawn(pull_from(from, step, parts.clone(), sender.clone()));
         }
     }
     drop(sender);
@@ -112,12 +114,12 @@ fn parts_of(size: Size) -> VecDeque<Part> {
 
 /// Asks one peer for part after part, until none is missing or it fails.
 async fn pull_from(
-    peer: String,
+    (peer, door): (String, Door),
     step: Step,
     parts: Parts,
     arrived: tokio::sync::mpsc::Sender<(Part, bytes::Bytes)>,
 ) -> Result<(), Status> {
-    let mut client = connect(&peer).await?;
+    let mut client = connect(&peer, door).await?;
     while let Some(part) = next(&parts) {
         let Part { section, first, floats } = part;
         let request =
@@ -144,7 +146,7 @@ async fn pull_from(
     Ok(())
 }
 
-async fn connect(peer: &str) -> Result<ReplicaClient<Channel>, Status> {
+async fn connect(peer: &str, door: Door) -> Result<ReplicaClient<Channel>, Status> {
     let endpoint = Endpoint::from_shared(format!("http://{peer}"));
     let endpoint = endpoint.map_err(|error| Status::invalid_argument(error.to_string()))?;
     let endpoint = endpoint
@@ -152,6 +154,7 @@ async fn connect(peer: &str) -> Result<ReplicaClient<Channel>, Status> {
         .connect_timeout(PATIENCE)
         .initial_stream_window_size(FLOW_WINDOW_BYTES)
         .initial_connection_window_size(FLOW_WINDOW_BYTES);
-    let channel = endpoint.connect().await.map_err(|error| Status::unavailable(error.to_string()))?;
+    let connected = endpoint.connect_with_connector(Connector::new(door, Role::Worker)).await;
+    let channel = connected.map_err(|error| Status::unavailable(error.to_string()))?;
     Ok(ReplicaClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES))
 }

@@ -3,14 +3,17 @@
 
 use std::time::Duration;
 
+use carousel_proto::v1::ChallengeRequest;
 use carousel_proto::v1::{FromCoordinator, Held, Hello, PullReply, PullRequest, from_worker::Message};
 use carousel_proto::{PROTOCOL_VERSION, Step, Term, WorkerId};
+use carousel_security::{Connector, Door, Role, Token, refusal};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, Request, Status, Streaming};
 
 use crate::exchange::PeerContent;
 use crate::outbox::Outbox;
@@ -39,6 +42,8 @@ pub(crate) const FLOW_WINDOW_BYTES: u32 = 8 << 20;
 /// control holds back the rest.
 pub(crate) const WAITING_MESSAGES: usize = 256;
 const KEEPALIVE: Duration = Duration::from_secs(10);
+/// Where a session carries a challenge and its answer.
+const JOIN_METADATA: &str = "carousel-join-bin";
 
 /// What a worker is told by whoever starts it.
 #[derive(Clone, Debug)]
@@ -49,6 +54,12 @@ pub struct WorkerOptions {
     pub threads: usize,
     /// What opens token files, for runs whose workers read them by themselves.
     pub tokens: TokenOpener,
+    /// How the coordinator and other workers are reached, and let in.
+    pub door: Door,
+    /// Shown to a coordinator that asks for it.
+    pub join_token: Option<Token>,
+    /// How long no coordinator may answer before the worker gives up.
+    pub patience: Duration,
 }
 
 /// Why a worker ended.
@@ -76,7 +87,7 @@ pub enum WorkerError {
 /// Works for a coordinator until it says that the run is over.
 ///
 /// # Errors
-/// When the coordinator cannot be reached for five minutes or refuses this worker, or the work fails.
+/// When the coordinator cannot be reached for as long as the options say, or refuses this worker, or the work fails.
 pub fn work(options: &WorkerOptions) -> Result<(), WorkerError> {
     let threads = |error: &dyn std::fmt::Display| WorkerError::Threads(error.to_string());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
@@ -84,9 +95,9 @@ pub fn work(options: &WorkerOptions) -> Result<(), WorkerError> {
     let pool =
         rayon::ThreadPoolBuilder::new().num_threads(options.threads).build().map_err(|e| threads(&e))?;
     let endpoint = endpoint(&options.coordinator)?;
-    let mut worker = Worker::new(options.tokens.clone());
+    let mut worker = Worker::new(options);
     loop {
-        let parted = match connect(&runtime, &endpoint, options.threads, worker.held()) {
+        let parted = match connect(&runtime, &endpoint, options, worker.held()) {
             Ok(session) => pool.install(|| worker.serve(&runtime, session))?,
             Err(problem) => Parted { event: Event::SessionLost, reason: problem? },
         };
@@ -135,7 +146,7 @@ pub(crate) struct Session {
 fn connect(
     runtime: &Runtime,
     endpoint: &Endpoint,
-    threads: usize,
+    options: &WorkerOptions,
     held: Option<Held>,
 ) -> Result<Session, Result<String, WorkerError>> {
     let (outbox, messages) = Outbox::new();
@@ -146,27 +157,62 @@ fn connect(
         program_version: env!("CARGO_PKG_VERSION").into(),
         host: host(),
         process_id: std::process::id(),
-        threads: threads as u32,
+        threads: options.threads as u32,
         exchange_address: address.to_string(),
         held,
     };
     outbox.send(Message::Hello(hello)).expect("the receiver is held here");
+    let connector = Connector::new(options.door.clone(), Role::Coordinator);
     let session = runtime.block_on(async {
-        let channel = endpoint.connect().await.map_err(|e| Ok(root_cause(&e)))?;
+        let channel =
+            endpoint.connect_with_connector(connector.clone()).await.map_err(|e| judge_error(&e))?;
         let mut client = TrainingClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
-        let response = client.session(ReceiverStream::new(messages)).await.map_err(judge)?;
+        let mut request = Request::new(ReceiverStream::new(messages));
+        answer(&mut client, options.join_token.as_ref(), &mut request).await?;
+        let response = client.session(request).await.map_err(judge)?;
         Ok((client, response.into_inner()))
+    });
+    let session = session.map_err(|problem| match connector.refusal() {
+        Some(refused) => Err(WorkerError::Refused(refused)),
+        None => problem,
     });
     session.map(|(client, inbound)| Session { client, listener, outbox, inbound })
 }
 
+/// Answers the coordinator's challenge, where it makes one.
+async fn answer<T>(
+    client: &mut TrainingClient<Channel>,
+    token: Option<&Token>,
+    request: &mut Request<T>,
+) -> Result<(), Result<String, WorkerError>> {
+    let Some(token) = token else { return Ok(()) };
+    let challenge = client.challenge(ChallengeRequest {}).await.map_err(judge)?.into_inner();
+    let Ok(nonce) = challenge.nonce[..].try_into() else { return Ok(()) };
+    let proof = MetadataValue::from_bytes(&[nonce, token.answer(&nonce)].concat());
+    request.metadata_mut().insert_bin(JOIN_METADATA, proof);
+    Ok(())
+}
+
+/// What TLS has against the other side is for good; that nobody is there is not.
+fn judge_error(error: &(dyn std::error::Error + 'static)) -> Result<String, WorkerError> {
+    match refusal(error) {
+        Some(refusal) => Err(WorkerError::Refused(refusal)),
+        None => Ok(root_cause(error)),
+    }
+}
+
 /// Whether a refusal is for good.
 fn judge(status: Status) -> Result<String, WorkerError> {
+    if let Some(refusal) = refusal(&status) {
+        return Err(WorkerError::Refused(refusal));
+    }
     match status.code() {
-        Code::FailedPrecondition | Code::InvalidArgument | Code::Unimplemented => {
-            Err(WorkerError::Refused(status.message().into()))
-        }
-        _ => Ok(status.message().into()),
+        Code::FailedPrecondition
+        | Code::InvalidArgument
+        | Code::PermissionDenied
+        | Code::Unauthenticated
+        | Code::Unimplemented => Err(WorkerError::Refused(status.message().into())),
+        _ => Ok(std::error::Error::source(&status).map_or_else(|| status.message().into(), root_cause)),
     }
 }
 

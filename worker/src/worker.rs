@@ -8,6 +8,7 @@ use carousel_proto::v1::{
     self, Failure, FromCoordinator, PullReply, PullRequest, Welcome, from_worker::Message,
 };
 use carousel_proto::{Step, WorkerId};
+use carousel_security::Door;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
@@ -16,6 +17,7 @@ use crate::intake::{Content, Intake, Refusal};
 use crate::outbox::Outbox;
 use crate::peers::{self, MostBytes, Peers};
 use crate::protocol::{Action, Event, Machine};
+use crate::session::WorkerOptions;
 use crate::session::{Aborting, Mail, Session, WAITING_MESSAGES, WorkerError, leave_on_sigterm, read};
 use crate::tokens::{TokenClient, TokenOpener};
 use crate::trainer::{Link, Trainer, TrainerError};
@@ -38,6 +40,7 @@ pub(crate) struct Worker {
     /// From the first welcome on.
     trainer: Option<Trainer>,
     opener: TokenOpener,
+    door: Door,
 }
 
 /// What one session needs beside the worker.
@@ -56,8 +59,10 @@ const MOST_EARLY: usize = 256;
 
 impl Worker {
     /// A worker that holds nothing yet.
-    pub(crate) fn new(opener: TokenOpener) -> Self {
-        Self { began: Instant::now(), protocol: Machine::default(), trainer: None, opener }
+    pub(crate) fn new(options: &WorkerOptions) -> Self {
+        let (opener, door) = (options.tokens.clone(), options.door.clone());
+        let protocol = Machine::waiting(options.patience);
+        Self { began: Instant::now(), protocol, trainer: None, opener, door }
     }
 
     /// What the next session's coordinator is told.
@@ -88,7 +93,8 @@ impl Worker {
         let Session { client, listener, outbox, inbound } = session;
         let (sender, mut messages) = mpsc::channel(WAITING_MESSAGES);
         let most_bytes = MostBytes::default();
-        let served = peers::serve(runtime.handle(), listener, sender.clone(), most_bytes.clone());
+        let house = (self.door.clone(), most_bytes.clone());
+        let served = peers::serve(runtime.handle(), listener, sender.clone(), house);
         let serving = Aborting(served.map_err(|error| WorkerError::Threads(error.to_string()))?);
         runtime.spawn(read(inbound, sender));
         let leaving = Aborting(runtime.spawn(leave_on_sigterm(outbox.clone())).abort_handle());
@@ -164,7 +170,7 @@ impl Worker {
     fn welcome(&mut self, welcome: &Welcome, desk: &mut Desk) -> Result<(), TrainerError> {
         let tokens = desk.tokens.take().ok_or(Refusal::SecondWelcome)?;
         let (own, runtime) = (WorkerId(welcome.worker_id), desk.runtime.clone());
-        let peers = Peers::new(own, runtime.clone());
+        let peers = Peers::new(own, runtime.clone(), self.door.clone());
         let link = Link { own, outbox: desk.outbox.clone(), tokens, peers, runtime };
         let same_run = self.trainer.as_ref().is_some_and(|trainer| trainer.is_of(welcome));
         match self.trainer.as_mut().filter(|_| same_run) {

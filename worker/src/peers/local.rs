@@ -29,7 +29,15 @@ impl Stream for Incoming {
     type Item = io::Result<UnixStream>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.0.as_mut().map_or(Poll::Pending, |stream| Pin::new(stream).poll_next(context))
+        let Some(stream) = self.0.as_mut() else { return Poll::Pending };
+        loop {
+            match std::task::ready!(Pin::new(&mut *stream).poll_next(context)) {
+                Some(Ok(stream)) if !system::is_own(&stream) => {
+                    tracing::warn!("a process of another user was refused at the local socket");
+                }
+                other => return Poll::Ready(other),
+            }
+        }
     }
 }
 
@@ -84,8 +92,13 @@ mod system {
         stream.set_nonblocking(true)?;
         let stream = UnixStream::from_std(stream)?;
         // Anybody may take a name in the abstract namespace: a gradient goes to the own user only.
-        let (found, own) = (stream.peer_cred()?.uid(), std::fs::metadata("/proc/self")?.uid());
-        if found == own { Ok(stream) } else { Err(io::ErrorKind::PermissionDenied.into()) }
+        if is_own(&stream) { Ok(stream) } else { Err(io::ErrorKind::PermissionDenied.into()) }
+    }
+
+    /// Whether the process at the other end is of this process's user, as the system says.
+    pub(super) fn is_own(stream: &UnixStream) -> bool {
+        let own = std::fs::metadata("/proc/self").map(|own| own.uid());
+        matches!((stream.peer_cred(), own), (Ok(found), Ok(own)) if found.uid() == own)
     }
 }
 
@@ -101,6 +114,10 @@ mod system {
 
     pub(super) fn connect(_: &str) -> io::Result<UnixStream> {
         Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(super) fn is_own(_: &UnixStream) -> bool {
+        false
     }
 }
 

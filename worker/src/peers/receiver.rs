@@ -46,6 +46,9 @@ impl Service<http::Request<Body>> for Receiver {
             if request.uri().path() != PATH {
                 return Ok(Status::unimplemented("expected Push").into_http());
             }
+            if let Err(refused) = super::admit(request.extensions()) {
+                return Ok(refused.into_http());
+            }
             let messages = Messages::new(request.into_body());
             Ok(receiver.push(messages).await.map_or_else(|status| status.into_http(), |()| push_end()))
         })

@@ -256,6 +256,12 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// A worker that holds nothing yet, and gives up when no coordinator has answered for so long.
+    #[must_use]
+    pub fn waiting(patience: Duration) -> Self {
+        Self { reconnect: Reconnect::new(patience), ..Self::default() }
+    }
+
     /// What may be gone on with in another session.
     #[must_use]
     pub fn held(&self) -> Option<Held> {

@@ -7,18 +7,30 @@ use super::{Action, Fault};
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// A coordinator that has lost every replica waits twice as long for one to come back.
 const LONGEST_PAUSE: Duration = Duration::from_millis(700);
-/// How long a coordinator may be out of reach before the worker gives up.
+/// How long a coordinator may be out of reach before the worker gives up, unless it is told otherwise.
 pub(super) const PATIENCE: Duration = Duration::from_secs(300);
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Reconnect {
+    /// How long a coordinator may be out of reach.
+    patience: Duration,
     /// Sessions that were lost, or not begun, since the last one that led to work.
     failures: u32,
     /// Since when no coordinator has answered.
     silent_since: Option<Duration>,
 }
 
+impl Default for Reconnect {
+    fn default() -> Self {
+        Self::new(PATIENCE)
+    }
+}
+
 impl Reconnect {
+    pub(super) fn new(patience: Duration) -> Self {
+        Self { patience, failures: 0, silent_since: None }
+    }
+
     /// A coordinator has answered; it may yet send this worker away.
     pub(super) fn reached(&mut self) {
         self.silent_since = None;
@@ -31,8 +43,8 @@ impl Reconnect {
 
     pub(super) fn lost(&mut self, now: Duration) -> Action {
         let since = *self.silent_since.get_or_insert(now);
-        if now.saturating_sub(since) >= PATIENCE {
-            return Action::GiveUp(Fault::Unreachable(PATIENCE));
+        if now.saturating_sub(since) >= self.patience {
+            return Action::GiveUp(Fault::Unreachable(self.patience));
         }
         let after = (FIRST_PAUSE * (1 << self.failures.min(8))).min(LONGEST_PAUSE);
         self.failures += 1;

@@ -42,12 +42,12 @@ impl Trainer {
         let (sections, floats) =
             (Replica::section_count(&self.settings)?, self.settings.model.parameter_layout().len());
         let size = pull::Size { sections, floats };
-        let outbox = self.link.outbox.clone();
+        let (outbox, door) = (self.link.outbox.clone(), self.link.peers.door());
         let sign_of_life = move || {
             // A session that is over is noticed by whoever reads from it.
             outbox.send_from_reactor(Message::Progress(Progress {}));
         };
-        Ok(self.link.runtime.block_on(pull::pull(&peers, step, size, sign_of_life)))
+        Ok(self.link.runtime.block_on(pull::pull((&peers, &door), step, size, sign_of_life)))
     }
 
     /// A part of the replica for a newcomer; none when it is not of this step any more.
