@@ -1,4 +1,4 @@
-//! Stands between the scripts and a program that does not yet know the flags they use. It goes when every flag is there.
+//! Stands between the scripts and a program that does not yet know `--start-or-resume`. It goes when every flag is there.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -21,11 +21,8 @@ const SHIM: &str = r#"#!/bin/bash
 out=() run=
 while [ $# -gt 0 ]; do
   case $1 in
-    --wait) shift ;;
-    --insecure) ;;
     --start-or-resume) [ ! -d "$run/checkpoints" ] || out+=(--resume) ;;
     --run) run=$2 out+=("$1" "$2"); shift ;;
-    --coordinator) out+=("$1" "http://$2"); shift ;;
     *) out+=("$1") ;;
   esac
   shift

@@ -47,6 +47,7 @@ impl Machines {
         daemon.wait_for("Server listening");
         let config = shop.read("run.toml").replace("epochs = 1", "steps = 4000");
         shop.write("long.toml", &config);
+        shop.succeed(&["certs", "certs"]);
         Some(Self { shop, port, _daemon: daemon })
     }
 
@@ -60,7 +61,12 @@ impl Machines {
             .env("CAROUSEL_BIN", shim::program(shop))
             .env("CAROUSEL_DATA", "text.txt");
         command.env("CAROUSEL_REMOTE", shop.path("remote")).env("CAROUSEL_ADDRESS", "127.0.0.1");
-        command.env("CAROUSEL_PORT", self.port.to_string()).env("CAROUSEL_PAUSE", "0.2").output().unwrap()
+        command
+            .env("CAROUSEL_PORT", self.port.to_string())
+            .env("CAROUSEL_PAUSE", "0.2")
+            .env("CAROUSEL_CERTS", "certs")
+            .output()
+            .unwrap()
     }
 
     fn succeed(&self, words: &[&str]) -> String {
@@ -122,6 +128,11 @@ fn a_run_over_ssh_survives_a_killed_worker_a_stop_and_a_start_with_the_same_bits
     machines.succeed(&["start", "long.toml"]);
     machines.wait_for("is complete: 4000 steps");
     assert_eq!(machines.shop.digest("remote/h1/run"), quiet);
+    assert!(machines.shop.path("remote/h1/coordinator/tls.key").exists(), "it has trained behind locks");
+    assert!(
+        !machines.shop.path("remote/h2/coordinator").exists(),
+        "each host has the keys of its roles alone"
+    );
     machines.succeed(&["logs", "collected"]);
     assert!(machines.shop.read("collected/h1-coordinator.log").contains("is complete"));
     assert!(machines.shop.path("collected/h3-worker.log").exists());

@@ -21,7 +21,8 @@ fn the_units_are_understood_by_systemd_and_well_locked() {
         let path = folder.path().join(instance);
         // The reader wants a program that is there.
         fs::write(&path, unit.replace("/usr/local/bin/carousel", "/bin/true")).unwrap();
-        let output = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&path).output().unwrap();
+        let output =
+            Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&path).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success() && said.is_empty(), "{name}: {said}");
         let rated = Command::new("systemd-analyze")
