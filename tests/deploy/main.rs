@@ -12,6 +12,7 @@ mod program;
 mod slurm;
 mod slurm_lab;
 mod ssh;
+mod systemd;
 
 use std::io::Write;
 use std::path::PathBuf;

@@ -2,9 +2,9 @@
 
 use std::fs;
 
-use crate::deploy;
 use crate::program::{Workshop, eventually};
 use crate::slurm_lab::{Slurm, kill, succeed};
+use crate::deploy;
 
 /// Some seconds, with a checkpoint early.
 const LONG: &[&str] = &["--set", "train.steps=2500"];
@@ -22,6 +22,7 @@ impl Laboratory {
         let quiet = shop.trained("quiet", LONG);
         let config = shop.read("run.toml").replace("epochs = 1", "steps = 2500");
         shop.write("run.toml", &config);
+        shop.succeed(&["certs", "certs"]);
         Some(Self { slurm, shop, quiet })
     }
 
@@ -29,7 +30,10 @@ impl Laboratory {
     fn submit(&self, script: &str, further: &[&str], set: &[(&str, &str)]) -> String {
         let mut command = self.slurm.command("sbatch", &["--parsable", "--cpus-per-task=1"]);
         command.args(further).arg(deploy("slurm").join(script)).current_dir(self.shop.path("."));
-        command.env("CAROUSEL_BIN", env!("CARGO_BIN_EXE_carousel")).env("CAROUSEL_PAUSE", "1");
+        command
+            .env("CAROUSEL_BIN", env!("CARGO_BIN_EXE_carousel"))
+            .env("CAROUSEL_PAUSE", "1")
+            .env("CAROUSEL_CERTS", "certs");
         command.env("CAROUSEL_CONFIG", "run.toml").env("CAROUSEL_RUN", "run").envs(set.iter().copied());
         String::from_utf8(succeed(&mut command).stdout).unwrap().trim().to_owned()
     }
@@ -90,7 +94,6 @@ fn a_requeued_job_goes_on_where_it_was() {
     let Some(lab) = Laboratory::open() else { return };
     let job = lab.training();
     lab.slurm.asked("scontrol", &["requeue", &job]);
-    lab.slurm.start_again(&job);
     lab.assert_complete(&job);
     assert_eq!(lab.slurm.field(&job, "Restarts"), "1");
     assert!(lab.said("log").contains("start 1:"), "{}", lab.said("log"));
@@ -103,7 +106,6 @@ fn a_job_that_comes_to_its_time_limit_checkpoints_and_queues_itself_again() {
     let job = lab.training();
     lab.slurm.asked("scancel", &["--batch", "--signal=TERM", &job]);
     lab.wait_for(&job, "the job is queued again");
-    lab.slurm.start_again(&job);
     lab.assert_complete(&job);
     assert_eq!(lab.slurm.field(&job, "Restarts"), "1");
 }

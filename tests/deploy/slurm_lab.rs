@@ -125,16 +125,6 @@ impl Slurm {
         ended.unwrap_or_else(|| panic!("job {job} does not end: {}", self.field(job, "JobState")))
     }
 
-    /// A requeued job waits for old credentials to expire: it is started without.
-    pub(crate) fn start_again(&self, job: &str) {
-        let started = eventually(|| {
-            let pending = self.field(job, "JobState") == "PENDING";
-            let arguments = ["update", &format!("jobid={job}"), "StartTime=now"];
-            (pending && self.command("scontrol", &arguments).status().unwrap().success()).then_some(())
-        });
-        started.unwrap_or_else(|| panic!("job {job} is not queued again: {}", self.field(job, "JobState")));
-    }
-
     /// The processes of a job's steps that are in a role: `coordinator` or `worker`.
     pub(crate) fn tasks(&self, job: &str, role: &str) -> Vec<Task> {
         let of = format!("SLURM_JOB_ID={job}");
@@ -232,7 +222,7 @@ SlurmdUser=root
 SlurmctldPort=CONTROLLER
 FirstJobId=FIRST
 AuthType=auth/munge
-AuthInfo=socket=FOLDER/munge.socket
+AuthInfo=cred_expire=5,socket=FOLDER/munge.socket
 CredType=cred/munge
 MpiDefault=none
 ProctrackType=proctrack/linuxproc

@@ -11,7 +11,7 @@ use crate::{deploy, is_there, skipped};
 const SSHD: &str = "/usr/sbin/sshd";
 
 /// Some seconds, so that there is time to look.
-const LONG: &[&str] = &["--set", "train.steps=2500"];
+const LONG: &[&str] = &["--set", "train.steps=4000"];
 
 struct Machines {
     shop: Workshop,
@@ -35,7 +35,7 @@ impl Machines {
             [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port());
         let folder = shop.path("").to_string_lossy().trim_end_matches('/').to_owned();
         let public = shop.read("host_key.pub");
-        shop.write("known_hosts", &["h1", "h2", "h3"].map(|host| format!("{host} {public}")).concat());
+        shop.write("known_hosts", &format!("carousel {public}"));
         for (name, text) in [("sshd.conf", SERVER), ("ssh.conf", CLIENT)] {
             shop.write(name, &text.replace("FOLDER", &folder).replace("PORT", &ssh.to_string()));
         }
@@ -45,8 +45,9 @@ impl Machines {
         daemon.args(["-D", "-e", "-f"]).arg(shop.path("sshd.conf"));
         let mut daemon = shop.spawn(daemon);
         daemon.wait_for("Server listening");
-        let config = shop.read("run.toml").replace("epochs = 1", "steps = 2500");
+        let config = shop.read("run.toml").replace("epochs = 1", "steps = 4000");
         shop.write("long.toml", &config);
+        shop.succeed(&["certs", "certs"]);
         Some(Self { shop, port, _daemon: daemon })
     }
 
@@ -60,7 +61,12 @@ impl Machines {
             .env("CAROUSEL_BIN", env!("CARGO_BIN_EXE_carousel"))
             .env("CAROUSEL_DATA", "text.txt");
         command.env("CAROUSEL_REMOTE", shop.path("remote")).env("CAROUSEL_ADDRESS", "127.0.0.1");
-        command.env("CAROUSEL_PORT", self.port.to_string()).output().unwrap()
+        command
+            .env("CAROUSEL_PORT", self.port.to_string())
+            .env("CAROUSEL_PAUSE", "0.2")
+            .env("CAROUSEL_CERTS", "certs")
+            .output()
+            .unwrap()
     }
 
     fn succeed(&self, words: &[&str]) -> String {
@@ -120,8 +126,13 @@ fn a_run_over_ssh_survives_a_killed_worker_a_stop_and_a_start_with_the_same_bits
     assert!(kept.iter().all(|&id| !is_alive(id)), "nothing is left: {stopped}");
     assert!(!machines.call(&["status"]).status.success(), "a stopped run is not healthy");
     machines.succeed(&["start", "long.toml"]);
-    machines.wait_for("is complete: 2500 steps");
+    machines.wait_for("is complete: 4000 steps");
     assert_eq!(machines.shop.digest("remote/h1/run"), quiet);
+    assert!(machines.shop.path("remote/h1/coordinator/tls.key").exists(), "it has trained behind locks");
+    assert!(
+        !machines.shop.path("remote/h2/coordinator").exists(),
+        "each host has the keys of its roles alone"
+    );
     machines.succeed(&["logs", "collected"]);
     assert!(machines.shop.read("collected/h1-coordinator.log").contains("is complete"));
     assert!(machines.shop.path("collected/h3-worker.log").exists());
@@ -177,7 +188,7 @@ const CLIENT: &str = "\
 Host h1 h2 h3
   HostName 127.0.0.1
   Port PORT
-  HostKeyAlias %n
+  HostKeyAlias carousel
 Host *
   IdentityFile FOLDER/user_key
   IdentitiesOnly yes

@@ -169,13 +169,12 @@ fn spawn(
     command.env("CAROUSEL_LOG", "info");
     if lab.is_some() {
         // Hosts of a network of the test's own, of which nobody else knows.
-        command.arg("--insecure");
+        &command;
     }
     if let Some(failpoint) = failpoint {
         command.env("CAROUSEL_FAILPOINT", failpoint);
     }
     match lab {
-        // The namespaces are the test's own: nobody else is on that network.
         Some(lab) => shop.spawn(lab.on(host, command.arg("--insecure"))),
         None => shop.spawn(command),
     }
