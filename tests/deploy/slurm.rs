@@ -2,9 +2,9 @@
 
 use std::fs;
 
+use crate::deploy;
 use crate::program::{Workshop, eventually};
 use crate::slurm_lab::{Slurm, kill, succeed};
-use crate::deploy;
 
 /// Some seconds, with a checkpoint early.
 const LONG: &[&str] = &["--set", "train.steps=2500"];

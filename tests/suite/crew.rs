@@ -169,13 +169,13 @@ fn spawn(
     command.env("CAROUSEL_LOG", "info");
     if lab.is_some() {
         // Hosts of a network of the test's own, of which nobody else knows.
-        &command;
+        command.arg("--insecure");
     }
     if let Some(failpoint) = failpoint {
         command.env("CAROUSEL_FAILPOINT", failpoint);
     }
     match lab {
-        Some(lab) => shop.spawn(lab.on(host, command.arg("--insecure"))),
+        Some(lab) => shop.spawn(lab.on(host, &command)),
         None => shop.spawn(command),
     }
 }
