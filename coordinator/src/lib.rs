@@ -8,6 +8,7 @@ mod deposit;
 mod driver;
 pub mod failpoint;
 mod files;
+pub mod hostile;
 mod intake;
 mod journal;
 mod metrics;
