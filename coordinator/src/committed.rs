@@ -166,7 +166,7 @@ impl CommittedFile {
     /// When the file cannot be read or has been damaged.
     pub(crate) fn read(path: &Path) -> Result<Option<Committed<'static>>, CommittedError> {
         let bytes = fs::read(path).map_err(|source| CommittedError::Io { path: path.into(), source })?;
-        Ok(newest(&bytes, path)?.map(|whole| whole.committed))
+        decode(&bytes, path)
     }
 
     /// Saves a state: when this returns, it outlives the process. When it fails, what was saved before is still there.
@@ -185,6 +185,11 @@ impl CommittedFile {
         self.next_sequence += 1;
         Ok(())
     }
+}
+
+/// What the bytes of a whole file say was saved last.
+pub(crate) fn decode(bytes: &[u8], path: &Path) -> Result<Option<Committed<'static>>, CommittedError> {
+    Ok(newest(bytes, path)?.map(|whole| whole.committed))
 }
 
 /// Bytes of a slot, in whole blocks.

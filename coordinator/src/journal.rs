@@ -211,7 +211,7 @@ impl Journal {
     /// When the file cannot be read or is no journal.
     pub(crate) fn read(path: &Path) -> Result<Contents, JournalError> {
         let bytes = std::fs::read(path).map_err(|source| JournalError::Io { path: path.into(), source })?;
-        Ok(scan(body_of(&bytes, path)?).0)
+        decode(&bytes, path)
     }
 
     /// Opens a journal to go on with it, locks it, and cuts off a torn or damaged tail.
@@ -306,6 +306,11 @@ fn lock(file: &File, path: &Path) -> Result<(), JournalError> {
         TryLockError::WouldBlock => JournalError::Locked { path: path.into() },
         TryLockError::Error(source) => JournalError::Io { path: path.into(), source },
     })
+}
+
+/// The entries of a whole file's bytes.
+pub(crate) fn decode(bytes: &[u8], path: &Path) -> Result<Contents, JournalError> {
+    Ok(scan(body_of(bytes, path)?).0)
 }
 
 /// What follows the file's header, which must be a journal's.

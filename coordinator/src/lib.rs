@@ -11,6 +11,7 @@ pub mod exposition;
 pub mod failpoint;
 mod files;
 mod half_made;
+pub mod hostile;
 mod intake;
 mod journal;
 mod metrics;

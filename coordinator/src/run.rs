@@ -33,6 +33,12 @@ const MAX_MESSAGE_BYTES: usize = 4 << 20;
 const FLOW_WINDOW_BYTES: u32 = 8 << 20;
 /// Connections that are served at once: a thousand workers have two or three each.
 const PLACES: usize = 8192;
+/// A worker has its session, a deposit and a few requests for windows under way; what is beyond waits at its side.
+const MOST_STREAMS: u32 = 64;
+/// No call of the contract has more than a challenge and its answer.
+const MOST_HEADER_BYTES: u32 = 16 << 10;
+/// Streams that a client has opened and given up before they were looked at; with more it is cut off.
+const MOST_RESETS: usize = 20;
 /// A silent connection is asked for a sign of life this often, and given up after as long again.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
@@ -304,6 +310,9 @@ fn serve(
     let server = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
+        .max_concurrent_streams(Some(MOST_STREAMS))
+        .http2_max_header_list_size(Some(MOST_HEADER_BYTES))
+        .http2_max_pending_accept_reset_streams(Some(MOST_RESETS))
         .initial_stream_window_size(FLOW_WINDOW_BYTES)
         .initial_connection_window_size(FLOW_WINDOW_BYTES)
         .add_service(InterceptedService::new(training, Allowed::roles(&[Role::Worker])))

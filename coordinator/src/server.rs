@@ -153,7 +153,14 @@ impl Training for Service {
 async fn hello(inbound: &mut Streaming<FromWorker>) -> Result<Hello, Status> {
     let first = tokio::time::timeout(HELLO_PATIENCE, inbound.next()).await;
     let first = first.map_err(|_| Status::deadline_exceeded("expected Hello within 10 s, found nothing"))?;
-    let message = first.ok_or_else(|| Status::invalid_argument("expected Hello, found the end"))??;
+    checked_hello(first.ok_or_else(|| Status::invalid_argument("expected Hello, found the end"))??)
+}
+
+/// A longer name of a host or an address is none: it would be kept, shown, and told to every worker.
+const MOST_NAME_BYTES: usize = 300;
+
+/// The Hello that a first message must be.
+pub(crate) fn checked_hello(message: FromWorker) -> Result<Hello, Status> {
     let Some(from_worker::Message::Hello(hello)) = message.message else {
         return Err(Status::invalid_argument("expected Hello as the first message"));
     };
@@ -164,6 +171,14 @@ async fn hello(inbound: &mut Streaming<FromWorker>) -> Result<Hello, Status> {
             hello.program_version.chars().take(40).collect::<String>(),
             hello.protocol
         )));
+    }
+    for (name, text) in [("host", &hello.host), ("exchange_address", &hello.exchange_address)] {
+        if text.len() > MOST_NAME_BYTES || text.chars().any(char::is_control) {
+            let found = format!("{name} of {} bytes in Hello", text.len());
+            return Err(Status::invalid_argument(format!(
+                "{found}, expected at most {MOST_NAME_BYTES} and no control characters"
+            )));
+        }
     }
     Ok(hello)
 }
@@ -193,5 +208,27 @@ async fn listen(
     };
     if notices.send(Notice::Gone { worker, reason }).await.is_err() {
         tracing::debug!("{worker} left after the run was over");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(hello: Hello) -> Option<String> {
+        let message = FromWorker { message: Some(from_worker::Message::Hello(hello)) };
+        checked_hello(message).err().map(|status| status.message().to_owned())
+    }
+
+    #[test]
+    fn names_in_a_hello_are_short_and_plain() {
+        let hello = || Hello { protocol: PROTOCOL_VERSION, host: "here".into(), ..Hello::default() };
+        let address = |address: String| Hello { exchange_address: address, ..hello() };
+        assert_eq!(refused(address("10.0.0.1:7700".into())), None);
+        assert_eq!(refused(Hello { host: "h".repeat(MOST_NAME_BYTES), ..hello() }), None);
+        let long = refused(Hello { host: "h".repeat(MOST_NAME_BYTES + 1), ..hello() });
+        assert!(long.is_some_and(|why| why.contains("host of 301 bytes")));
+        let torn = refused(address("10.0.0.1:7700\nrefused".into()));
+        assert!(torn.is_some_and(|why| why.contains("exchange_address of 21 bytes")));
     }
 }

@@ -8,6 +8,7 @@ mod deposit;
 mod exchange;
 mod exchange_bench;
 pub mod failpoint;
+pub mod hostile;
 mod intake;
 mod outbox;
 mod peers;

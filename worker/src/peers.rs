@@ -1,6 +1,7 @@
 //! The network side of the mesh: serves this worker's Exchange service and keeps one stream to each peer it sends to.
 //! It does not know what a step is; a peer that cannot be reached is the coordinator's to notice.
 
+pub(crate) mod hostile;
 mod local;
 mod messages;
 mod receiver;
@@ -28,6 +29,13 @@ use crate::session::{FLOW_WINDOW_BYTES, Mail};
 const FRAME_BYTES: u32 = 1 << 20;
 /// Connections that are served at once: a run has far fewer workers on one machine's line.
 const PLACES: usize = 4096;
+
+/// A peer pushes on one stream, and pulls parts of a replica on a few; what is beyond waits at its side.
+const MOST_STREAMS: u32 = 64;
+/// No call of the contract has more.
+const MOST_HEADER_BYTES: u32 = 16 << 10;
+/// Streams that a peer has opened and given up before they were looked at; with more it is cut off.
+const MOST_RESETS: usize = 20;
 
 /// The most bytes a peer's bulk may have: a whole gradient of the run. Unset until the run is known.
 pub(crate) type MostBytes = Arc<OnceLock<u64>>;
@@ -60,6 +68,9 @@ pub(crate) fn serve(
             .initial_stream_window_size(FLOW_WINDOW_BYTES)
             .initial_connection_window_size(FLOW_WINDOW_BYTES)
             .max_frame_size(FRAME_BYTES)
+            .max_concurrent_streams(MOST_STREAMS)
+            .http2_max_header_list_size(MOST_HEADER_BYTES)
+            .http2_max_pending_accept_reset_streams(Some(MOST_RESETS))
             .add_service(ReplicaServer::new(replica::Server { mail: mail.clone() }))
             .add_service(receiver::Receiver { mail, most_bytes })
     };

@@ -199,8 +199,9 @@ impl Tensors {
             let (shape, floats) = self.tensor(&file, name)?;
             let three = <[usize; 3]>::try_from(shape.as_slice())
                 .map_err(|_| self.wrong(name, format!("{shape:?}"), "(layers, streams, hidden)"))?;
-            tensors
-                .push(Array3::from_shape_vec(three, floats).expect("safetensors checked the tensor's size"));
+            // A tensor without floats may claim other dimensions whose product is beyond any memory.
+            let tensor = Array3::from_shape_vec(three, floats);
+            tensors.push(tensor.map_err(|_| self.wrong(name, format!("{shape:?}"), "a possible shape"))?);
         }
         let streams = tensors.first().map_or(0, |t| t.dim().1);
         if let Some(odd) = tensors.iter().position(|t| t.dim().1 != streams) {

@@ -108,9 +108,13 @@ impl http_body::Body for PushEnd {
 }
 
 /// What a peer sent, and for which step.
-type Dated = ((Term, Step), PeerContent);
+pub(super) type Dated = ((Term, Step), PeerContent);
 
-fn accept(assembler: &mut Assembler, message: FromPeer, most_bytes: u64) -> Result<Option<Dated>, Status> {
+pub(super) fn accept(
+    assembler: &mut Assembler,
+    message: FromPeer,
+    most_bytes: u64,
+) -> Result<Option<Dated>, Status> {
     let misfit = |error: BulkError| Status::invalid_argument(error.to_string());
     let whole = match message.message {
         Some(Message::Segment(segment)) => return dense(segment).map(Some),
