@@ -38,6 +38,8 @@ fn coordinator(shop: &Workshop, run: &str, further: &[&str]) -> (Running, String
     (coordinator, address)
 }
 
+/// A run that begins when a second worker has come, and stands open until then.
+const WAITING: [&str; 4] = ["--set", "train.steps=20", "--set", "cluster.workers=2"];
 const LOCKED: [&str; 4] = ["--tls", "certs/coordinator", "--token-file", "certs/token"];
 
 fn worker(shop: &Workshop, address: &str, further: &[&str]) -> Command {
@@ -158,7 +160,7 @@ fn recording(to: String) -> (String, Arc<Mutex<Vec<u8>>>) {
 fn a_join_that_was_overheard_cannot_be_said_again() {
     let shop = workshop();
     let token = ["--token-file", "certs/token"];
-    let (mut coordinator, address) = coordinator(&shop, "run", &[&token[..], &LONG].concat());
+    let (mut coordinator, address) = coordinator(&shop, "run", &[&token[..], &WAITING].concat());
     let (proxy, heard) = recording(address.clone());
     let mut joined = shop.spawn(worker(&shop, &proxy, &token));
     coordinator.wait_for("joined      worker 1");
@@ -168,9 +170,10 @@ fn a_join_that_was_overheard_cannot_be_said_again() {
     let mut again = TcpStream::connect(&address).unwrap();
     again.write_all(&overheard).unwrap();
     coordinator.wait_for("was refused: the challenge was answered before, or was never made");
-    assert!(coordinator.wait().unwrap().success(), "{}", coordinator.said());
-    assert!(joined.wait().unwrap().success(), "{}", joined.said());
     assert!(!coordinator.printed().contains("joined      worker 2"), "{}", coordinator.printed());
+    let mut second = shop.spawn(worker(&shop, &address, &token));
+    assert!(coordinator.wait().unwrap().success(), "{}", coordinator.said());
+    assert!(joined.wait().unwrap().success() && second.wait().unwrap().success());
 }
 
 /// The TCP ports that a process listens at.
@@ -191,7 +194,7 @@ fn ports(id: u32) -> Vec<u16> {
 #[test]
 fn a_worker_lets_in_who_has_a_worker_s_certificate_alone() {
     let shop = workshop();
-    let (mut coordinator, address) = coordinator(&shop, "run", &[&LOCKED[..], &LONG].concat());
+    let (mut coordinator, address) = coordinator(&shop, "run", &[&LOCKED[..], &WAITING].concat());
     let working = shop.spawn(locked_worker(&shop, &address));
     coordinator.wait_for("joined      worker 1");
     let port = eventually(|| ports(working.id()).first().copied()).unwrap();
@@ -208,13 +211,15 @@ fn a_worker_lets_in_who_has_a_worker_s_certificate_alone() {
     // A worker that is sent to another as if that were its coordinator does not talk to it.
     let message = shop.refused(&["worker", "--coordinator", &there, "--tls", "certs/worker"]);
     assert!(message.contains("is no coordinator: its certificate is worker's"), "{message}");
+    let _second = shop.spawn(locked_worker(&shop, &address));
     assert!(coordinator.wait().unwrap().success(), "{}", coordinator.said());
 }
 
 #[test]
 fn renewed_certificates_are_taken_up_by_a_run_under_way_and_a_newcomer() {
     let shop = workshop();
-    let (mut coordinator, address) = coordinator(&shop, "run", &[&LOCKED[..], &LONG].concat());
+    let (mut coordinator, address) =
+        coordinator(&shop, "run", &[&LOCKED[..], &["--set", "train.steps=6000"]].concat());
     let mut first = shop.spawn(locked_worker(&shop, &address));
     coordinator.wait_for("joined      worker 1");
     let before = shop.read("certs/worker/tls.crt");
