@@ -133,8 +133,13 @@ fn every_variable_in_a_file_to_deploy_is_read_by_the_program_or_beside_it() {
     assert!(known.contains("CAROUSEL_LOG"), "{known:?}");
     let files: Vec<_> = files().into_iter().map(|path| (fs::read_to_string(&path).unwrap(), path)).collect();
     // `${NAME:-default}`: a script or a Compose file reads it by itself.
-    let reads =
+    let by_a_shell =
         |text: &str, name: &str| [":-", ":?"].iter().any(|how| text.contains(&format!("${{{name}{how}")));
+    // In a unit systemd reads what the unit itself sets.
+    let by_systemd = |text: &str, name: &str| {
+        text.contains(&format!("Environment={name}=")) && text.contains(&format!("${{{name}}}"))
+    };
+    let reads = |text: &str, name: &str| by_a_shell(text, name) || by_systemd(text, name);
     let beside = |name: &str| files.iter().any(|(text, _)| reads(text, name));
     let named =
         files.iter().flat_map(|(text, path)| variables(text).into_iter().map(move |name| (name, path)));
