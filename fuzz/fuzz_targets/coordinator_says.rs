@@ -1,0 +1,3 @@
+//! `coordinator_says` under libFuzzer.
+#![no_main]
+libfuzzer_sys::fuzz_target!(|data: &[u8]| carousel_fuzz::coordinator_says(data));

@@ -1,0 +1,3 @@
+//! `tokenizer` under libFuzzer.
+#![no_main]
+libfuzzer_sys::fuzz_target!(|data: &[u8]| carousel_fuzz::tokenizer(data));
