@@ -285,18 +285,14 @@ fn speed(shop: &Workshop, lab: &Lab, run: &str, locks: [&[&str]; 2]) -> f64 {
 /// A measurement, for a machine that does nothing else (docs/security.md).
 #[test]
 #[ignore = "measures; run it alone"]
-fn throughput_with_tls_is_at_least_85_percent_of_that_without() {
+fn what_tls_costs() {
     let Some(lab) = Lab::open(3) else { return };
     let shop = workshop();
     let (open, locked) =
         ([&["--insecure"][..]; 2], [&LOCKED[..], &["--tls", "certs/worker", "--token-file", "certs/token"]]);
-    let mut shares: Vec<f64> = Vec::new();
     for pair in 0..3 {
         let without = speed(&shop, &lab, &format!("open-{pair}"), open);
         let with = speed(&shop, &lab, &format!("locked-{pair}"), locked);
         println!("pair {pair}: {without:.0} tokens/s without TLS, {with:.0} with: {:.3}", with / without);
-        shares.push(with / without);
     }
-    shares.sort_by(f64::total_cmp);
-    assert!(shares[1] >= 0.85, "{shares:?}");
 }

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
 mod architecture;
+#[cfg(feature = "cloud")]
+mod bucket;
 mod cluster;
 mod command_line;
 mod crew;

@@ -226,4 +226,4 @@ impl CheckpointError {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

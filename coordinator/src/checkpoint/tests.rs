@@ -48,7 +48,7 @@ fn context() -> Context {
     Context { layout: layout(), plan, data_digest: Digest::of_bytes(b"data"), tokens_per_epoch: 77 }
 }
 
-fn write(run: &RunFolder, step: u64) {
+pub(crate) fn write(run: &RunFolder, step: u64) {
     run.write(&snapshot(step), &context()).unwrap();
 }
 

@@ -292,3 +292,6 @@ impl Uploads {
         self.failing = result.is_err();
     }
 }
+
+#[cfg(test)]
+mod tests;
