@@ -35,7 +35,10 @@ impl Memory {
     fn live(&self) -> Result<(), StoreError> {
         match &mut *self.left.lock().unwrap() {
             Some(0) => Err(StoreError::Failed("dead".into())),
-            Some(left) => Ok(*left -= 1),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
             None => Ok(()),
         }
     }
