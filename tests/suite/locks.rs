@@ -142,6 +142,8 @@ fn recording(to: String) -> (String, Arc<Mutex<Vec<u8>>>) {
     std::thread::spawn(move || {
         let (mut from, _) = listener.accept().unwrap();
         let mut on = TcpStream::connect(to).unwrap();
+        on.set_nodelay(true).unwrap();
+        from.set_nodelay(true).unwrap();
         let (mut back_from, mut back_to) = (on.try_clone().unwrap(), from.try_clone().unwrap());
         std::thread::spawn(move || std::io::copy(&mut back_from, &mut back_to).unwrap_or_default());
         let mut bytes = [0; 4096];
