@@ -124,17 +124,24 @@ impl Bucket {
 /// A run for reading; the folder goes with it.
 pub(crate) struct Copy {
     pub path: PathBuf,
-    _folder: Option<tempfile::TempDir>,
+    fetched: Option<tempfile::TempDir>,
+}
+
+impl Copy {
+    /// Whether it comes from a bucket.
+    pub(crate) fn is_fetched(&self) -> bool {
+        self.fetched.is_some()
+    }
 }
 
 /// The run or checkpoint at a path; of an address, a copy of the run there in a temporary folder.
 pub(crate) fn copy(path: &Path) -> Result<Copy, Failure> {
-    let Some(address) = address(path) else { return Ok(Copy { path: path.into(), _folder: None }) };
+    let Some(address) = address(path) else { return Ok(Copy { path: path.into(), fetched: None }) };
     let store = bucket::store(&address)?;
     let folder = tempfile::tempdir().map_err(Failure::failed)?;
     let path = folder.path().join("run");
     mirror::fetch_copy(&*store, &path).map_err(refused)?;
-    Ok(Copy { path, _folder: Some(folder) })
+    Ok(Copy { path, fetched: Some(folder) })
 }
 
 fn address(path: &Path) -> Option<String> {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use carousel_coordinator::verify::{Verification, verify};
+use carousel_coordinator::verify::{Verification, verify, verify_copy};
 
 use crate::failure::Failure;
 use crate::place;
@@ -18,6 +18,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let copy = place::copy(&arguments.run)?;
+    let verify = if copy.is_fetched() { verify_copy } else { verify };
     let found = verify(&copy.path).map_err(Failure::bad_input)?;
     print(&found);
     match found.flaws.len() {

@@ -161,10 +161,25 @@ pub struct Verification {
 /// # Errors
 /// When the journal or the folder of the checkpoints cannot be read at all.
 pub fn verify(folder: &Path) -> Result<Verification, VerifyError> {
+    // The journal last: a run that is at work appends to it before it writes anything else.
+    let committed = CommittedFile::read(&RunFolder::new(folder).committed());
+    check(folder, committed)
+}
+
+/// Checks a run that was fetched from a bucket, as [`verify`] does: the committed state is not kept there.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_copy(folder: &Path) -> Result<Verification, VerifyError> {
+    check(folder, Ok(None))
+}
+
+fn check(
+    folder: &Path,
+    committed: Result<Option<Committed<'static>>, CommittedError>,
+) -> Result<Verification, VerifyError> {
     let run = RunFolder::new(folder);
     let mut flaws = Vec::new();
-    // The journal last: a run that is at work appends to it before it writes anything else.
-    let committed = CommittedFile::read(&run.committed());
     let whole = whole_checkpoints(&run, &mut flaws)?;
     let contents = Journal::read(&run.journal())?;
     let ledger = ledger::read(&contents.entries, &mut flaws);

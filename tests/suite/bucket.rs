@@ -63,9 +63,15 @@ impl Weed {
         self.process.wait().unwrap();
     }
 
-    fn again(&mut self) {
+    /// Starts the server again; it answers 500 for some seconds until its parts have found each other.
+    fn again(&mut self, shop: &Workshop) {
         self.process = launch(&self.program, self.ports, self.folder.path());
         self.wait();
+        let answers = || {
+            let mut look = shop.spawn(self.command(shop, &["digest", RUN], "testsecret"));
+            look.wait().filter(|status| status.code() != Some(1))
+        };
+        assert!(eventually(answers).is_some(), "the server does not answer");
     }
 
     fn command(&self, shop: &Workshop, arguments: &[&str], secret: &str) -> Command {
@@ -202,7 +208,7 @@ fn a_server_that_was_away_gets_everything_when_it_is_back() {
     weed.end();
     run.wait_for("unwritten   bucket");
     std::thread::sleep(Duration::from_secs(1));
-    weed.again();
+    weed.again(&shop);
     ends_well(run);
     assert_eq!(weed.digest(&shop), quiet);
 }
@@ -217,7 +223,7 @@ fn a_run_whose_end_does_not_get_up_says_where_it_is_and_resume_uploads_it() {
     run.wait_for("checkpoint  ");
     weed.end();
     ends_with(run, 1, &["run again with --resume", "a/run"]);
-    weed.again();
+    weed.again(&shop);
     let patient = ["--set", "train.epochs=60", "--resume"];
     ends_well(weed.train(&shop, "a", &patient));
     assert_eq!(weed.digest(&shop), quiet);
