@@ -289,16 +289,23 @@ fn regularisation(of: &carousel_model::Regularisation) -> v1::Regularisation {
     }
 }
 
-/// No step touches more rows.
-fn most_touched_rows(config: &Config, model: &ModelConfig) -> usize {
+/// The model's gradient as the exchange knows it; no step touches more rows.
+pub(crate) fn gradient_layout(config: &Config, model: &ModelConfig) -> GradientLayout {
+    let gradient = model.gradient_layout();
     let positions = config.train.streams as usize * learning::window_lengths(config).longest() as usize;
-    model.most_touched_rows(positions, config.train.accumulate as usize)
+    GradientLayout {
+        dense: gradient.dense_len,
+        dense_offset: gradient.dense_offset,
+        rows: gradient.rows,
+        width: gradient.row_width,
+        most_rows: model.most_touched_rows(positions, config.train.accumulate as usize),
+        rows_fold_into: gradient.rows_fold_into,
+    }
 }
 
 /// Names and shapes for a coordinator that knows no model.
 fn replica_layout(config: &Config, model: &ModelConfig) -> Result<ReplicaLayout, Failure> {
     let parameters = model.parameter_layout();
-    let gradient = model.gradient_layout();
     let states = Optimizer::new(learning::optimizer(&config.train.optimizer.0), &parameters)?;
     let shape = |name: &str, shape: Vec<usize>| TensorShape { name: name.into(), shape };
     let carry = model.carry_tensors();
@@ -306,14 +313,7 @@ fn replica_layout(config: &Config, model: &ModelConfig) -> Result<ReplicaLayout,
         parameters: parameters.tensors.iter().map(|t| shape(&t.name, t.shape.clone())).collect(),
         optimizer_state: states.state().iter().map(|(name, _)| (*name).into()).collect(),
         carry: carry.iter().map(|t| shape(&t.name, vec![t.layers, t.hidden])).collect(),
-        gradient: GradientLayout {
-            dense: gradient.dense_len,
-            dense_offset: gradient.dense_offset,
-            rows: gradient.rows,
-            width: gradient.row_width,
-            most_rows: most_touched_rows(config, model),
-            rows_fold_into: gradient.rows_fold_into,
-        },
+        gradient: gradient_layout(config, model),
     })
 }
 

@@ -1,35 +1,27 @@
 //! From a configuration to what its steps cost, whoever computes them: the only place where a plan reads the model's shape.
 
 use carousel_model::{ModelConfig, Optimizer, softmax_share, step_flops};
-use carousel_proto::gradient::GradientLayout;
 
 use super::cost::Job;
 use crate::config::Config;
 use crate::failure::Failure;
+use crate::launch;
 use crate::learning;
 
 /// Backward costs twice what forward does.
 const FORWARD: f64 = 1.0 / 3.0;
 
 pub(super) fn of(config: &Config, model: &ModelConfig) -> Result<Job, Failure> {
-    let (train, gradient) = (&config.train, model.gradient_layout());
+    let train = &config.train;
     let (streams, window, accumulate) =
         (train.streams as usize, train.window as usize, train.accumulate as usize);
     let parameters = model.parameter_layout();
     let optimizer = Optimizer::new(learning::optimizer(&train.optimizer.0), &parameters)?;
-    let layout = GradientLayout {
-        dense: gradient.dense_len,
-        dense_offset: gradient.dense_offset,
-        rows: gradient.rows,
-        width: gradient.row_width,
-        most_rows: model.most_touched_rows(streams * window, accumulate),
-        rows_fold_into: gradient.rows_fold_into,
-    };
     Ok(Job {
         flops: step_flops(model, (streams * window * accumulate) as f64),
         parameters: parameters.len(),
         states: optimizer.state().len(),
-        layout,
+        layout: launch::gradient_layout(config, model),
         parts: parts(model, accumulate),
         streams,
         window,
