@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tonic::service::Interceptor;
-use tonic::{Request, Status};
+use tonic::{Extensions, Request, Status};
 
 use crate::Role;
 
@@ -42,7 +42,11 @@ impl Peer {
     /// # Errors
     /// When the request came through no door: then nobody is let in.
     pub fn of<T>(request: &Request<T>) -> Result<Self, Status> {
-        let peer = request.extensions().get::<Self>().cloned();
+        Self::among(request.extensions())
+    }
+
+    fn among(extensions: &Extensions) -> Result<Self, Status> {
+        let peer = extensions.get::<Self>().cloned();
         peer.ok_or_else(|| Status::permission_denied("nobody knows who is at the other end"))
     }
 
@@ -93,8 +97,16 @@ impl Allowed {
     /// # Errors
     /// When the caller's certificate is of another role.
     pub fn check<T>(self, request: &Request<T>) -> Result<(), Status> {
+        self.check_among(request.extensions())
+    }
+
+    /// As [`Allowed::check`], for a service that takes requests as HTTP brings them.
+    ///
+    /// # Errors
+    /// When the caller's certificate is of another role.
+    pub fn check_among(self, extensions: &Extensions) -> Result<(), Status> {
         let Some(roles) = self.0 else { return Ok(()) };
-        let peer = Peer::of(request)?;
+        let peer = Peer::among(extensions)?;
         peer.allow(roles).map_err(|forbidden| {
             tracing::warn!("{} was refused: {forbidden}", peer.address);
             Status::permission_denied(forbidden.to_string())

@@ -13,11 +13,10 @@ use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
 use std::sync::{Arc, OnceLock};
 
 use carousel_proto::{Step, Term, WorkerId};
-use carousel_security::{Connector, Door, Incoming, Peer as OtherEnd, Role};
+use carousel_security::{Allowed, Connector, Door, Incoming, Role};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use tonic::Status;
-use tonic::codegen::http::Extensions;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::Server;
 use tonic::transport::{Endpoint, Uri};
 
@@ -62,7 +61,7 @@ pub(crate) fn serve(
     let _entered = runtime.enter();
     let local = local::listen(&listener.local_addr()?.to_string());
     let incoming = Incoming::new(listener, door, PLACES)?;
-    let router = || {
+    let router = |allowed: Allowed| {
         let (mail, most_bytes) = (mail.clone(), most_bytes.clone());
         Server::builder()
             .initial_stream_window_size(FLOW_WINDOW_BYTES)
@@ -71,22 +70,21 @@ pub(crate) fn serve(
             .max_concurrent_streams(MOST_STREAMS)
             .http2_max_header_list_size(MOST_HEADER_BYTES)
             .http2_max_pending_accept_reset_streams(Some(MOST_RESETS))
-            .add_service(ReplicaServer::new(replica::Server { mail: mail.clone() }))
-            .add_service(receiver::Receiver { mail, most_bytes })
+            .add_service(InterceptedService::new(
+                ReplicaServer::new(replica::Server { mail: mail.clone() }),
+                allowed,
+            ))
+            .add_service(receiver::Receiver { mail, most_bytes, allowed })
     };
-    let served = (router().serve_with_incoming(incoming), router().serve_with_incoming(local));
+    // Workers alone talk to a worker. At a local socket the system has said whose process is at the other end.
+    let workers = router(Allowed::roles(&[Role::Worker])).serve_with_incoming(incoming);
+    let own = router(Allowed::whoever_is_there()).serve_with_incoming(local);
     let task = runtime.spawn(async move {
-        if let Err(error) = tokio::try_join!(served.0, served.1) {
+        if let Err(error) = tokio::try_join!(workers, own) {
             tracing::error!("the exchange service ended: {error}");
         }
     });
     Ok(task.abort_handle())
-}
-
-/// Workers alone talk to a worker. A local socket has no certificate: the system has said whose process is at its other end.
-pub(crate) fn admit(extensions: &Extensions) -> Result<(), Status> {
-    let Some(other_end) = extensions.get::<OtherEnd>() else { return Ok(()) };
-    other_end.allow(&[Role::Worker]).map_err(|refused| Status::permission_denied(refused.to_string()))
 }
 
 type Outbox = mpsc::UnboundedSender<bytes::Bytes>;

@@ -10,6 +10,7 @@ use carousel_proto::bulk::{Assembler, BulkError};
 use carousel_proto::gradient::{SEGMENT, TouchedRows};
 use carousel_proto::v1::{Bulk, BulkStart, FromPeer, PeerHello, Segment, from_peer::Message};
 use carousel_proto::{Node, PROTOCOL_VERSION, Step, Term, WorkerId};
+use carousel_security::Allowed;
 use tokio::sync::mpsc;
 use tonic::Status;
 use tonic::body::Body;
@@ -25,6 +26,7 @@ use crate::session::Mail;
 pub(super) struct Receiver {
     pub mail: mpsc::Sender<Mail>,
     pub most_bytes: MostBytes,
+    pub allowed: Allowed,
 }
 
 impl NamedService for Receiver {
@@ -46,7 +48,7 @@ impl Service<http::Request<Body>> for Receiver {
             if request.uri().path() != PATH {
                 return Ok(Status::unimplemented("expected Push").into_http());
             }
-            if let Err(refused) = super::admit(request.extensions()) {
+            if let Err(refused) = receiver.allowed.check_among(request.extensions()) {
                 return Ok(refused.into_http());
             }
             let messages = Messages::new(request.into_body());
