@@ -105,7 +105,7 @@ impl Place {
 impl Bucket {
     fn claim(&self) -> Result<Mirror, Failure> {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
+        let host = carousel_worker::host_name();
         let process = std::process::id();
         let boot = fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap_or_default();
         let made = format!("{host} {process} {} {boot}", now.as_nanos());

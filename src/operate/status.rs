@@ -46,7 +46,7 @@ fn health(arguments: &Arguments) -> Result<(), Failure> {
     let door = arguments.place.certificates.door()?;
     let asked = Operator::connect(&arguments.place.address, door).and_then(|mut operator| operator.status());
     let status = asked.map_err(|error| Failure::failed(format!("unhealthy: {error}")))?;
-    let here = host();
+    let here = carousel_worker::host_name();
     if !status.healthy {
         return Err(Failure::failed(format!("unhealthy: {}", printable(&status.health))));
     }
@@ -55,12 +55,6 @@ fn health(arguments: &Arguments) -> Result<(), Failure> {
     }
     println!("healthy: {}", printable(&status.health));
     Ok(())
-}
-
-/// As a worker calls its machine.
-fn host() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .map_or_else(|_| "?".into(), |name| name.trim().into())
 }
 
 /// The keys are documented in docs/operations.md; one that is not known yet is null.

@@ -125,6 +125,28 @@ fn sigterm_makes_a_worker_hand_its_lanes_over_and_leave() {
 }
 
 #[test]
+fn sigterm_ends_a_worker_that_has_no_session() {
+    let shop = Workshop::new();
+    let arguments = ["coordinator", "run.toml", "--run", "gone", "--listen", "127.0.0.1:0"];
+    let mut coordinator = shop.start(&[&arguments[..], &["--set", "cluster.workers=2"]].concat());
+    let address = address_of(&mut coordinator);
+    for was_there in [true, false] {
+        let mut command = shop.command(&["worker", "--coordinator", &address, "--threads", "1"]);
+        command.env("CAROUSEL_LOG", "info");
+        let mut worker = shop.spawn(command);
+        if was_there {
+            coordinator.wait_for("joined      worker 1");
+            signal("KILL", coordinator.id());
+            coordinator.wait().unwrap();
+        }
+        let alone = eventually(|| worker.said().contains("trying again").then_some(()));
+        assert!(alone.is_some(), "{}", worker.said());
+        signal("TERM", worker.id());
+        assert!(worker.wait().unwrap().success(), "there is nothing to hand over: {}", worker.said());
+    }
+}
+
+#[test]
 fn a_worker_that_joins_late_takes_part_and_changes_nothing() {
     let shop = Workshop::new();
     let quiet = shop.trained("quiet", LONG);

@@ -4,6 +4,7 @@
 
 mod accumulation;
 mod contribution;
+mod departure;
 mod deposit;
 mod exchange;
 mod exchange_bench;
@@ -22,5 +23,5 @@ mod trainer;
 mod worker;
 
 pub use exchange_bench::{ExchangeBenchError, ExchangeMember};
-pub use session::{WorkerError, WorkerOptions, work};
+pub use session::{WorkerError, WorkerOptions, host_name, work};
 pub use tokens::{Opened, TokenOpener, WindowReader};

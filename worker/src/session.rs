@@ -15,6 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status, Streaming};
 
+use crate::departure;
 use crate::exchange::PeerContent;
 use crate::outbox::Outbox;
 use crate::peers;
@@ -96,9 +97,10 @@ pub fn work(options: &WorkerOptions) -> Result<(), WorkerError> {
         rayon::ThreadPoolBuilder::new().num_threads(options.threads).build().map_err(|e| threads(&e))?;
     let endpoint = endpoint(&options.coordinator)?;
     let mut worker = Worker::new(options);
-    loop {
+    let leaving = departure::watch(&runtime);
+    while !*leaving.borrow() {
         let parted = match connect(&runtime, &endpoint, options, worker.held()) {
-            Ok(session) => pool.install(|| worker.serve(&runtime, session))?,
+            Ok(session) => pool.install(|| worker.serve(&runtime, session, leaving.clone()))?,
             Err(problem) => Parted::lost(&problem?),
         };
         let Some(pause) = worker.part(parted.event)? else {
@@ -107,6 +109,7 @@ pub fn work(options: &WorkerOptions) -> Result<(), WorkerError> {
         tracing::info!("{}: {}; trying again in {pause:?}", options.coordinator, parted.reason);
         std::thread::sleep(pause);
     }
+    Ok(())
 }
 
 fn endpoint(address: &str) -> Result<Endpoint, WorkerError> {
@@ -157,7 +160,7 @@ fn connect(
     let hello = Hello {
         protocol: PROTOCOL_VERSION,
         program_version: env!("CARGO_PKG_VERSION").into(),
-        host: host(),
+        host: host_name(),
         process_id: std::process::id(),
         threads: options.threads as u32,
         exchange_address: address.to_string(),
@@ -213,22 +216,11 @@ fn root_cause(error: &dyn std::error::Error) -> String {
     cause.to_string()
 }
 
-fn host() -> String {
+/// How this machine is called: what a worker tells its coordinator.
+#[must_use]
+pub fn host_name() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname")
         .map_or_else(|_| "?".into(), |name| name.trim().into())
-}
-
-/// SIGTERM: the lanes are handed over at the next boundary, and the coordinator then ends the session. A second one ends
-/// the process at once.
-pub(crate) async fn leave_on_sigterm(outbox: Outbox) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
-        return tracing::warn!("SIGTERM cannot be caught here: it will end this worker at once");
-    };
-    terminate.recv().await;
-    outbox.leave().await;
-    terminate.recv().await;
-    std::process::exit(143);
 }
 
 /// Ends a task with the session.

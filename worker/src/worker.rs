@@ -10,15 +10,16 @@ use carousel_proto::v1::{
 use carousel_proto::{Step, WorkerId};
 use carousel_security::Door;
 use tokio::runtime::Runtime;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tonic::Status;
 
+use crate::departure;
 use crate::intake::{Content, Intake, Refusal};
 use crate::outbox::Outbox;
 use crate::peers::{self, MostBytes, Peers};
 use crate::protocol::{Action, Event, Machine};
 use crate::session::WorkerOptions;
-use crate::session::{Aborting, Mail, Session, WAITING_MESSAGES, WorkerError, leave_on_sigterm, read};
+use crate::session::{Aborting, Mail, Session, WAITING_MESSAGES, WorkerError, read};
 use crate::tokens::{TokenClient, TokenOpener};
 use crate::trainer::{Link, Trainer, TrainerError};
 
@@ -91,7 +92,12 @@ impl Worker {
     }
 
     /// Carries one session: a task reads messages, this thread does what they say.
-    pub(crate) fn serve(&mut self, runtime: &Runtime, session: Session) -> Result<Parted, WorkerError> {
+    pub(crate) fn serve(
+        &mut self,
+        runtime: &Runtime,
+        session: Session,
+        leaving: watch::Receiver<bool>,
+    ) -> Result<Parted, WorkerError> {
         let Session { client, listener, outbox, inbound } = session;
         let (sender, mut messages) = mpsc::channel(WAITING_MESSAGES);
         let most_bytes = MostBytes::default();
@@ -99,7 +105,7 @@ impl Worker {
         let served = peers::serve(runtime.handle(), listener, sender.clone(), house);
         let serving = Aborting(served.map_err(|error| WorkerError::Threads(error.to_string()))?);
         runtime.spawn(read(inbound, sender));
-        let leaving = Aborting(runtime.spawn(leave_on_sigterm(outbox.clone())).abort_handle());
+        let leaving = Aborting(runtime.spawn(departure::leave(leaving, outbox.clone())).abort_handle());
         let _until_the_end = (serving, leaving);
         let tokens = Some(TokenClient::new(client, runtime.handle().clone()));
         let runtime = runtime.handle().clone();
