@@ -1,12 +1,11 @@
 //! The gRPC side for operators. Looking is answered from the board; a wish goes to the driver, which answers it between two
 //! events. Nobody waits for ever, and few wait at once.
 //!
-//! Who may call: `Status` observers and operators; `Drain`, `CheckpointNow` and `Stop` operators alone.
+//! Who may call: `Status` everybody with a certificate; `Drain`, `CheckpointNow` and `Stop` operators alone.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use carousel_proto::PROTOCOL_VERSION;
 use carousel_proto::v1::{
     CheckpointReply, CheckpointRequest, Client, DrainReply, DrainRequest, LastCheckpoint, RunStatus,
     StatusRequest, StopReply, StopRequest,
@@ -16,9 +15,9 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tonic::{Request, Response, Status};
 
 use crate::board::Board;
-use crate::server::Notice;
 use crate::server::generated::operations_server::Operations;
 pub(crate) use crate::server::generated::operations_server::OperationsServer;
+use crate::server::{Notice, check_version};
 
 /// Longer than a boundary, or a checkpoint, ever takes to come.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -108,20 +107,9 @@ fn over() -> Status {
     Status::unavailable("the run is over")
 }
 
-/// A client of another protocol is told both versions: what it would ask might mean something else here.
 fn check(client: Option<Client>) -> Result<(), Status> {
-    let client = client.unwrap_or_default();
-    if client.protocol == PROTOCOL_VERSION {
-        return Ok(());
-    }
-    let (ours, theirs): (&str, String) = (
-        env!("CARGO_PKG_VERSION"),
-        client.program_version.chars().filter(|c| !c.is_control()).take(20).collect(),
-    );
-    Err(Status::failed_precondition(format!(
-        "this coordinator (carousel {ours}) speaks protocol {PROTOCOL_VERSION}, the client (carousel {theirs}) speaks {}",
-        client.protocol
-    )))
+    let Client { protocol, program_version } = client.unwrap_or_default();
+    check_version("client", &program_version, protocol)
 }
 
 #[tonic::async_trait]
@@ -161,6 +149,8 @@ impl Operations for Desk {
 
 #[cfg(test)]
 mod tests {
+    use carousel_proto::PROTOCOL_VERSION;
+
     use super::*;
 
     #[test]

@@ -149,6 +149,19 @@ impl Training for Service {
     }
 }
 
+/// Whether the other end speaks this program's protocol; else both versions are named: what it says might mean something else
+/// here.
+pub(crate) fn check_version(who: &str, program_version: &str, protocol: u32) -> Result<(), Status> {
+    if protocol == PROTOCOL_VERSION {
+        return Ok(());
+    }
+    let (ours, theirs) = (env!("CARGO_PKG_VERSION"), program_version.chars().filter(|c| !c.is_control()));
+    let theirs: String = theirs.take(40).collect();
+    Err(Status::failed_precondition(format!(
+        "this coordinator (carousel {ours}) speaks protocol {PROTOCOL_VERSION}, the {who} (carousel {theirs}) speaks {protocol}"
+    )))
+}
+
 /// The first message, which must be a Hello of this program's protocol.
 async fn hello(inbound: &mut Streaming<FromWorker>) -> Result<Hello, Status> {
     let first = tokio::time::timeout(HELLO_PATIENCE, inbound.next()).await;
@@ -164,14 +177,7 @@ pub(crate) fn checked_hello(message: FromWorker) -> Result<Hello, Status> {
     let Some(from_worker::Message::Hello(hello)) = message.message else {
         return Err(Status::invalid_argument("expected Hello as the first message"));
     };
-    if hello.protocol != PROTOCOL_VERSION {
-        return Err(Status::failed_precondition(format!(
-            "this coordinator (carousel {}) speaks protocol {PROTOCOL_VERSION}, the worker (carousel {}) speaks {}",
-            env!("CARGO_PKG_VERSION"),
-            hello.program_version.chars().take(40).collect::<String>(),
-            hello.protocol
-        )));
-    }
+    check_version("worker", &hello.program_version, hello.protocol)?;
     for (name, text) in [("host", &hello.host), ("exchange_address", &hello.exchange_address)] {
         if text.len() > MOST_NAME_BYTES || text.chars().any(char::is_control) {
             let found = format!("{name} of {} bytes in Hello", text.len());
