@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use crate::failure::Failure;
 use crate::launch::{self, RunArguments};
 use crate::progress::Progress;
-use crate::security::SecurityArguments;
+use crate::security::{self, SecurityArguments};
 
 /// Own a run and serve workers that connect to it
 #[derive(Debug, clap::Args)]
@@ -27,7 +27,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let locks = arguments.security.locks(arguments.listen)?;
-    let scheme = if locks.door.is_locked() { "https" } else { "http" };
+    let scheme = security::scheme(&locks.door);
     let prepared = launch::prepare(&arguments.run, &[], true)?;
     let listener = launch::listen(arguments.listen)?;
     let metrics = arguments.metrics.listen()?;

@@ -85,6 +85,11 @@ impl SecurityArguments {
     }
 }
 
+/// How an address behind a door begins.
+pub(crate) fn scheme(door: &Door) -> &'static str {
+    if door.is_locked() { "https" } else { "http" }
+}
+
 /// Whether only this machine reaches an address.
 fn is_here(address: IpAddr) -> bool {
     address.is_loopback()

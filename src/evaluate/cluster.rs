@@ -19,7 +19,7 @@ use crate::checkpoint_model::weights_of;
 use crate::config::{self, Config, Train};
 use crate::failure::Failure;
 use crate::launch;
-use crate::security::SecurityArguments;
+use crate::security::{self, SecurityArguments};
 use crate::train::Workers;
 
 #[derive(Debug, clap::Args)]
@@ -82,12 +82,13 @@ pub(super) fn evaluate(
         Some(listen) => options.security.locks(listen)?,
         None => Locks::default(),
     };
+    let scheme = security::scheme(&locks.door);
     let listener = launch::listen(address)?;
     let address = listener.local_addr().map_err(Failure::failed)?;
     let coordinator = launch::coordinator(run, listener, locks)?;
     let started = match options.listen {
         Some(_) => {
-            eprintln!("listening   http://{address}");
+            eprintln!("listening   {scheme}://{address}");
             None
         }
         None => Some(Workers::start(&crew(workers, threads), address, coordinator.control(), None)?),
