@@ -2,11 +2,11 @@
 //! network namespace, so that its bridges and its packet filter never touch the machine's. No image is ever fetched.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::{deploy, say_aloud, skipped};
+use crate::{deploy, is_root, is_there, say_aloud, skipped};
 
 /// A hang fails instead of standing still.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -62,8 +62,8 @@ impl Engine {
 
     /// `docker-compose`, or Docker's plugin, where there is no such program.
     pub(crate) fn compose(&self) -> Command {
-        let mut command = Command::new(if has("docker-compose") { "docker-compose" } else { "docker" });
-        if !has("docker-compose") {
+        let mut command = Command::new(if is_there("docker-compose") { "docker-compose" } else { "docker" });
+        if !is_there("docker-compose") {
             command.arg("compose");
         }
         self.reach(&mut command);
@@ -115,20 +115,14 @@ fn daemon(folder: &Path, space: &str) -> Child {
 
 fn missing() -> Option<String> {
     let tools = ["dockerd", "docker", "ip", "nsenter", "setpriv"];
-    if let Some(tool) = tools.into_iter().find(|tool| !has(tool)) {
+    if let Some(tool) = tools.into_iter().find(|tool| !is_there(tool)) {
         return Some(format!("no {tool} here; deploy/tools.sh installs it"));
     }
     let plugin = Command::new("docker").args(["compose", "version"]).output();
-    if !has("docker-compose") && !plugin.is_ok_and(|output| output.status.success()) {
+    if !is_there("docker-compose") && !plugin.is_ok_and(|output| output.status.success()) {
         return Some("no docker-compose here; deploy/tools.sh installs it".into());
     }
-    let id = succeed(Command::new("id").arg("-u"));
-    (id.trim() != "0").then(|| "it takes root to start a Docker Engine".into())
-}
-
-fn has(tool: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).map(|folder: PathBuf| folder.join(tool)).any(|file| file.is_file())
+    (!is_root()).then(|| "it takes root to start a Docker Engine".into())
 }
 
 /// What a command that must succeed prints.

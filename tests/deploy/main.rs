@@ -34,7 +34,13 @@ fn skipped(what: &str, missing: &str) {
     say_aloud(&format!("SKIPPED: {what}: {missing}"));
 }
 
-/// Whether a program is there: a command that cannot be started is not.
+/// Whether a program is there: in a folder of PATH, or at a path of its own.
 fn is_there(program: &str) -> bool {
-    Command::new(program).arg("-V").output().is_ok()
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}
+
+fn is_root() -> bool {
+    let id = Command::new("id").arg("-u").output().unwrap();
+    id.stdout == b"0\n"
 }

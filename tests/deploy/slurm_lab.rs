@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::program::{eventually, is_alive};
-use crate::{is_there, skipped};
+use crate::{is_root, is_there, skipped};
 
 /// One at a time: the machine is small.
 static ONE: Mutex<()> = Mutex::new(());
@@ -200,11 +200,6 @@ fn parent(id: u32) -> u32 {
 /// Ends a process by its id; one that is gone already is no fault.
 pub(crate) fn kill(id: u32) {
     Command::new("kill").args(["-KILL", &id.to_string()]).output().unwrap();
-}
-
-pub(crate) fn is_root() -> bool {
-    let id = Command::new("id").arg("-u").output().unwrap();
-    id.stdout == b"0\n"
 }
 
 pub(crate) fn succeed(command: &mut Command) -> Output {
