@@ -71,7 +71,8 @@ fn advise(plan: &Plan) {
         println!("train.lanes = {} bounds the workers: the others are idle", plan.lanes);
     }
     let (exchange, p) = recommended(plan);
-    println!("recommended: {} workers, cluster.exchange = \"{exchange}\"", p.workers);
+    let workers = if p.workers == 1 { "1 worker".into() } else { format!("{} workers", p.workers) };
+    println!("recommended: {workers}, cluster.exchange = \"{exchange}\"");
 }
 
 pub(super) fn as_json(plan: &Plan) -> Value {

@@ -38,8 +38,8 @@ impl Lab {
         Some(lab)
     }
 
-    /// Hosts far from each other: so many milliseconds from one to another, and this rate, as tc writes it.
-    pub(crate) fn open_wide(hosts: usize, (delay_ms, rate): (u32, &str)) -> Option<Self> {
+    /// Hosts far from each other: so many milliseconds from one to another, and wires of so many megabits a second each way.
+    pub(crate) fn open_wide(hosts: usize, (delay_ms, mbit): (u32, u32)) -> Option<Self> {
         let possible = Wires::are_possible();
         assert!(possible.is_ok() || std::env::var_os("CI").is_none(), "CI must have vde2: {possible:?}");
         if let Err(problem) = possible {
@@ -53,7 +53,7 @@ impl Lab {
             let space = lab.host(host);
             ip(&["netns", "add", &space]);
             ip(&["-n", &space, "link", "set", "lo", "up"]);
-            wires.attach(&space, &format!("{}/24", address(host)), (delay_ms / 2, rate));
+            wires.attach(&space, &format!("{}/24", address(host)), (delay_ms / 2, mbit));
         }
         lab.wires = Some(wires);
         Some(lab)
@@ -142,8 +142,17 @@ impl Lab {
 
     /// How many packets a host has received: shows that a cut is one.
     pub(crate) fn received(&self, host: usize) -> u64 {
-        let arguments =
-            ["netns", "exec", &self.host(host), "cat", "/sys/class/net/eth0/statistics/rx_packets"];
+        self.statistic(host, "rx_packets")
+    }
+
+    /// Bytes that a host has sent and received.
+    pub(crate) fn bytes(&self, host: usize) -> (u64, u64) {
+        (self.statistic(host, "tx_bytes"), self.statistic(host, "rx_bytes"))
+    }
+
+    fn statistic(&self, host: usize, name: &str) -> u64 {
+        let file = format!("/sys/class/net/eth0/statistics/{name}");
+        let arguments = ["netns", "exec", &self.host(host), "cat", &file];
         let output = Command::new("ip").args(arguments).output().unwrap();
         String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
     }

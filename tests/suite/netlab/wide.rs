@@ -1,4 +1,4 @@
-//! Long and narrow wires between hosts: delay by `wirefilter`, rate by the kernel's token bucket. The wires know nothing
+//! Long and narrow wires between hosts: delay and the rate inwards by `wirefilter`, the rate outwards by the kernel's token bucket. The wires know nothing
 //! of what runs over them.
 
 use std::path::Path;
@@ -37,8 +37,9 @@ impl Wires {
         run("vde_switch", &["-s", &socket, "-d", "-p", &pid, "-M", &self.path(&control)]);
     }
 
-    /// Gives a namespace an eth0 whose wire takes `delay_ms` to the middle, and sends at this rate, as tc writes it.
-    pub(crate) fn attach(&self, space: &str, address: &str, (delay_ms, rate): (u32, &str)) {
+    /// Gives a namespace an eth0 whose wire takes `delay_ms` to the middle and back, and carries this many megabits a second
+    /// in each direction: what is sent waits in the kernel's token bucket, what is received at the wire's far end.
+    pub(crate) fn attach(&self, space: &str, address: &str, (delay_ms, mbit): (u32, u32)) {
         self.switch(space);
         let (switch, pid) = (self.path(space), self.path(&format!("{space}.tap.pid")));
         ip(&["netns", "exec", space, "vde_plug2tap", "-d", "-P", &pid, "-s", &switch, "eth0"]);
@@ -47,12 +48,14 @@ impl Wires {
         assert!((0..50).inspect(wait).any(|n| is_there(&n)), "{space} has no eth0");
         ip(&["-n", space, "address", "add", address, "dev", "eth0"]);
         ip(&["-n", space, "link", "set", "eth0", "up"]);
-        let bucket = ["tbf", "rate", rate, "burst", "32kb", "latency", "100ms"];
+        let rate = format!("{mbit}mbit");
+        let bucket = ["tbf", "rate", &rate, "burst", "32kb", "latency", "100ms"];
         let qdisc = ["netns", "exec", space, "tc", "qdisc", "replace", "dev", "eth0", "root"];
         ip(&[&qdisc[..], &bucket].concat());
         let (ends, delay) = (format!("{switch}:{}", self.path("core")), delay_ms.to_string());
         let pid = self.path(&format!("{space}.wire.pid"));
-        run("wirefilter", &["-v", &ends, "-d", &delay, "--daemon", "--pidfile", &pid]);
+        let inward = format!("RL{}", u64::from(mbit) * 1_000_000 / 8);
+        run("wirefilter", &["-v", &ends, "-d", &delay, "-b", &inward, "--daemon", "--pidfile", &pid]);
     }
 }
 
