@@ -2,12 +2,11 @@
 //! test. Everything it has started is ended by id when it is dropped. It needs root and Debian's packages.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::program::{eventually, is_alive};
+use crate::program::{eventually, free_port, is_alive};
 use crate::{is_root, is_there, skipped};
 
 /// One at a time: the machine is small.
@@ -53,8 +52,8 @@ impl Slurm {
 
     fn write_settings(&self) {
         let hostname = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
-        let ports: Vec<TcpListener> = (0..5).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let port = |index: usize| ports[index].local_addr().unwrap().port().to_string();
+        let ports = [(); 5].map(|()| free_port());
+        let port = |index: usize| ports[index].to_string();
         let settings = SETTINGS
             .replace("HOSTNAME", hostname.trim())
             .replace("FOLDER", &self.folder.path().to_string_lossy())

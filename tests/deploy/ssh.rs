@@ -1,10 +1,9 @@
 //! `carousel-ssh` over a real sshd of the test's own: three host names for loopback, each with its own folder.
 
 use std::fs;
-use std::net::TcpListener;
 use std::process::{Command, Output};
 
-use crate::program::{Running, Workshop, eventually, is_alive};
+use crate::program::{Running, Workshop, eventually, free_port, is_alive};
 use crate::slurm_lab::{kill, succeed};
 use crate::{deploy, is_there, skipped};
 
@@ -31,8 +30,7 @@ impl Machines {
                 Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(shop.path(key)),
             );
         }
-        let [ssh, port] =
-            [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port());
+        let [ssh, port] = [(); 2].map(|()| free_port());
         let folder = shop.path("").to_string_lossy().trim_end_matches('/').to_owned();
         let public = shop.read("host_key.pub");
         shop.write("known_hosts", &format!("carousel {public}"));
@@ -104,7 +102,6 @@ impl Drop for Machines {
 }
 
 #[test]
-#[ignore = "does not always pass beside other tests: cargo test --release --test deploy ssh -- --ignored"]
 fn a_run_over_ssh_survives_a_killed_worker_a_stop_and_a_start_with_the_same_bits() {
     let Some(machines) = Machines::open() else { return };
     let quiet = machines.shop.trained("quiet", LONG);
@@ -141,7 +138,6 @@ fn a_run_over_ssh_survives_a_killed_worker_a_stop_and_a_start_with_the_same_bits
 }
 
 #[test]
-#[ignore = "does not always pass beside other tests: cargo test --release --test deploy ssh -- --ignored"]
 fn a_host_that_cannot_be_reached_stops_no_other_and_is_named() {
     let Some(machines) = Machines::open() else { return };
     machines.shop.write("hosts", "h1 1\nnowhere.invalid\n");

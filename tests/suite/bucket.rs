@@ -1,10 +1,9 @@
 //! Runs kept in a bucket, against a real S3 server (SeaweedFS, named by `CAROUSEL_TEST_WEED`) on loopback.
 
-use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::program::{Running, Workshop, eventually, signal};
+use crate::program::{Running, Workshop, eventually, free_port, signal};
 
 const IDENTITIES: &str = r#"{"identities":[{"name":"t","credentials":[{"accessKey":"testkey","secretKey":"testsecret"}],"actions":["Admin","Read","Write","List","Tagging"]}]}"#;
 const RUN: &str = "s3://runs/one";
@@ -12,7 +11,8 @@ const RUN: &str = "s3://runs/one";
 /// An S3 server that ends with the test.
 struct Weed {
     program: String,
-    ports: [u16; 4],
+    /// Of master, volume, filer and S3, then their gRPC ports.
+    ports: [u16; 8],
     folder: tempfile::TempDir,
     process: Child,
 }
@@ -26,9 +26,7 @@ impl Weed {
         };
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("s3.json"), IDENTITIES).unwrap();
-        // The gRPC port of each is 10000 above.
-        let port = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let ports = [(); 4].map(|()| std::iter::repeat_with(port).find(|&port| port < 50_000).unwrap());
+        let ports = [(); 8].map(|()| free_port());
         let process = launch(&program, ports, folder.path());
         let weed = Self { program, ports, folder, process };
         weed.wait();
@@ -108,7 +106,7 @@ impl Drop for Weed {
     }
 }
 
-fn launch(program: &str, [master, volume, filer, s3]: [u16; 4], folder: &std::path::Path) -> Child {
+fn launch(program: &str, ports: [u16; 8], folder: &std::path::Path) -> Child {
     let mut command = Command::new(program);
     command.args(["-logtostderr=true", "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]);
     command.args([
@@ -119,8 +117,12 @@ fn launch(program: &str, [master, volume, filer, s3]: [u16; 4], folder: &std::pa
         "-volume.max=8",
     ]);
     command.arg(format!("-dir={}", folder.display()));
-    command.arg(format!("-master.port={master}")).arg(format!("-volume.port={volume}"));
-    command.arg(format!("-filer.port={filer}")).arg(format!("-s3.port={s3}"));
+    // These have ports of their own, which a second server would find taken.
+    command.args(["-s3.port.iceberg=0", "-s3.port.lance=0"]);
+    let parts = ["master", "volume", "filer", "s3"];
+    let flags = parts.map(|part| format!("-{part}.port=")).into_iter();
+    let flags = flags.chain(parts.map(|part| format!("-{part}.port.grpc=")));
+    command.args(flags.zip(ports).map(|(flag, port)| format!("{flag}{port}")));
     command.arg(format!("-s3.config={}", folder.join("s3.json").display()));
     command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }

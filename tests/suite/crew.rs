@@ -1,12 +1,10 @@
 //! A coordinator and its workers as processes: started, hurt and started again, each on a host of its own where there is
 //! a network laboratory. The crew knows nothing of what should come of it; the tests do.
 
-use std::net::TcpListener;
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::netlab::{self, Lab};
-use crate::program::{Running, Workshop, eventually, signal};
+use crate::program::{Running, Workshop, eventually, free_port, signal};
 
 /// The coordinator's port in a network of the crew's own.
 const PORT: u16 = 7700;
@@ -46,7 +44,10 @@ impl<'a> Crew<'a> {
         failpoint: Option<&str>,
     ) -> Self {
         let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
-        let listen = lab.map_or_else(free_address, |_| format!("{}:{PORT}", netlab::address(0)));
+        let listen = lab.map_or_else(
+            || format!("127.0.0.1:{}", free_port()),
+            |_| format!("{}:{PORT}", netlab::address(0)),
+        );
         let command = coordinator(shop, (config, run), &sets, &listen);
         let mut coordinator = spawn(shop, lab, 0, command, failpoint);
         let address = address_of(&mut coordinator);
@@ -145,18 +146,6 @@ fn coordinator(shop: &Workshop, (config, run): (&str, &str), sets: &[String], li
         command.args(["--set", set]);
     });
     command
-}
-
-/// A free port on this machine, below those that the system hands out: nobody takes it while the coordinator is away,
-/// least of all a worker that tries to reach it there and would meet itself.
-fn free_address() -> String {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let candidates = std::iter::repeat_with(|| {
-        let number = std::process::id().wrapping_mul(101).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
-        format!("127.0.0.1:{}", 20_000 + number % 10_000)
-    });
-    let mut free = candidates.take(1000).filter(|address| TcpListener::bind(address).is_ok());
-    free.next().expect("one of a thousand ports is free")
 }
 
 fn spawn(

@@ -1,6 +1,7 @@
 //! Running the program: in a folder of its own, with text of its own, and with its processes known by id.
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -199,6 +200,17 @@ pub(crate) fn children(id: u32) -> Vec<u32> {
 /// Whether a process is there and is no zombie.
 pub(crate) fn is_alive(id: u32) -> bool {
     fs::read_to_string(format!("/proc/{id}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+}
+
+/// A free port on this machine, below those that the system hands out: nobody takes it before it is used, or while who
+/// listens there is away, least of all a client that tries to reach it and would meet itself.
+pub(crate) fn free_port() -> u16 {
+    let candidates = std::iter::repeat_with(|| {
+        let number = std::process::id().wrapping_mul(101).wrapping_add(unique() as u32);
+        20_000 + (number % 10_000) as u16
+    });
+    let mut free = candidates.take(1000).filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    free.next().expect("one of a thousand ports is free")
 }
 
 fn unique() -> u64 {
