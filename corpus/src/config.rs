@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::{Format, LocalOnly, SourceOptions, Split, Storage, TokenizerConfig};
 
-/// Which text a run reads, and how it becomes tokens. Paths are used as they are: see [`expand`](crate::expand).
+/// Which text a run reads, and how it becomes tokens. Paths are used as they are: see [`expand`](crate::expand()).
 #[derive(Clone)]
 pub struct DataConfig {
     /// Files and folders of the training text, in this order. At least one.

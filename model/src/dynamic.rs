@@ -47,7 +47,7 @@ impl GradientStatistics {
         Self { sums: vec![0.0; parameters], windows: 0 }
     }
 
-    /// Adds the squares of a window's gradient. The model must be one [without regularisation](ModelConfig::without_regularisation).
+    /// Adds the squares of a window's gradient. The model must be one [without regularisation](crate::ModelConfig::without_regularisation).
     ///
     /// # Errors
     /// Those of [`LanguageModel::gradients`].
@@ -130,7 +130,7 @@ impl DynamicEvaluation {
     }
 
     /// The loss of one segment by the weights as they are, then the update. `carries` moves on as in an evaluation. The model
-    /// must be one [without regularisation](ModelConfig::without_regularisation). Works on the current rayon pool.
+    /// must be one [without regularisation](crate::ModelConfig::without_regularisation). Works on the current rayon pool.
     ///
     /// # Errors
     /// Those of [`LanguageModel::gradients`]; nothing is changed then.

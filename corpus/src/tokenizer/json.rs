@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{chars, words};
 
-/// A file that [`chars`], [`bytes`] or [`words`] could have written, with the text of every id in order.
+/// A file that [`chars()`], [`bytes()`] or [`words()`] could have written, with the text of every id in order.
 #[derive(Debug, PartialEq)]
 pub(super) enum Own {
     Chars {
