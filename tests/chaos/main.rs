@@ -12,6 +12,7 @@
 #[path = "../suite/crew.rs"]
 mod crew;
 mod faults;
+mod footprint;
 #[allow(dead_code, reason = "the suite uses the rest")]
 #[path = "../suite/netlab.rs"]
 mod netlab;
@@ -41,6 +42,15 @@ fn main() -> ExitCode {
     };
     let shop = Workshop::new();
     shop.write("chaos.toml", run::CONFIG);
+    if let Some(text) = &options.text {
+        match std::fs::read_to_string(text) {
+            Ok(text) => shop.write("text.txt", &text),
+            Err(problem) => {
+                eprintln!("{}: {problem}; expected a text file", text.display());
+                return ExitCode::from(2);
+            }
+        }
+    }
     let lab = if options.network { Lab::open(options.workers + 1) } else { None };
     report::opening(&options, lab.is_some());
     let steps = options.steps.unwrap_or_else(|| run::calibrate(&shop, lab.as_ref(), &options));

@@ -1,9 +1,10 @@
 //! What is asked for on the command line. `cargo test` hands every test program the harness's own arguments too.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub(crate) const USAGE: &str = "expected [--minutes M] [--every SECONDS] [--workers N] [--seed S] [--exchange mesh|star] \
-                                [--steps N] [--only KIND] [--no-network]";
+                                [--steps N] [--text FILE] [--only KIND] [--no-network]";
 
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
@@ -17,6 +18,8 @@ pub(crate) struct Options {
     pub exchange: String,
     /// Instead of `length`.
     pub steps: Option<u64>,
+    /// What is trained on, instead of a made-up text.
+    pub text: Option<PathBuf>,
     /// Only faults whose name has this in it.
     pub only: Option<String>,
     /// Whether cables may be pulled, where the machine allows it.
@@ -32,6 +35,7 @@ impl Default for Options {
             seed: 1,
             exchange: "mesh".into(),
             steps: None,
+            text: None,
             only: None,
             network: true,
         }
@@ -56,6 +60,7 @@ impl Options {
                 "--workers" => options.workers = number(&value()?)?,
                 "--seed" => options.seed = number(&value()?)?,
                 "--steps" => options.steps = Some(number(&value()?)?),
+                "--text" => options.text = Some(value()?.into()),
                 "--exchange" => options.exchange = value()?,
                 "--only" => options.only = Some(value()?),
                 "--no-network" => options.network = false,

@@ -95,6 +95,7 @@ impl fmt::Display for Report {
         self.faults(f)?;
         self.recoveries(f)?;
         self.kept(f)?;
+        write!(f, "{}", self.disturbed.footprints)?;
         let (quiet, disturbed) = (self.quiet.digest.trim_end(), self.disturbed.ended.digest.trim_end());
         match self.is_equal() {
             true => write!(f, "digest      equal: {quiet}"),

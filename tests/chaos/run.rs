@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::crew::Crew;
 use crate::faults::{Dealer, Fault, Kind};
+use crate::footprint::Footprints;
 use crate::netlab::Lab;
 use crate::options::Options;
 use crate::program::{Workshop, signal};
@@ -69,6 +70,7 @@ pub(crate) struct Disturbed {
     pub done: Vec<Done>,
     /// Processes that ended though nobody had hurt them.
     pub surprises: Vec<String>,
+    pub footprints: Footprints,
 }
 
 fn crew<'a>(
@@ -135,6 +137,7 @@ pub(crate) fn disturbed(shop: &Workshop, lab: Option<&Lab>, options: &Options, s
         done: Vec::new(),
         times: Vec::new(),
         surprises: Vec::new(),
+        footprints: Footprints::default(),
     };
     storm.blow(options.length * MUCH_LONGER + Duration::from_secs(60));
     storm.watch.look();
@@ -142,7 +145,7 @@ pub(crate) fn disturbed(shop: &Workshop, lab: Option<&Lab>, options: &Options, s
     let done = storm.done.into_iter().zip(recovery);
     let done = done.map(|(done, recovery)| Done { recovery, ..done }).collect();
     let ended = Ended { digest: storm.crew.digest(), steps, seconds: storm.watch.seconds() };
-    Disturbed { ended, done, surprises: storm.surprises }
+    Disturbed { ended, done, surprises: storm.surprises, footprints: storm.footprints }
 }
 
 fn recovery(time: Instant, commits: &[Commit]) -> Option<Duration> {
@@ -167,6 +170,7 @@ struct Storm<'a> {
     /// From when the recovery of each fault counts.
     times: Vec<Instant>,
     surprises: Vec<String>,
+    footprints: Footprints,
 }
 
 impl Storm<'_> {
@@ -174,6 +178,7 @@ impl Storm<'_> {
         while self.under_way.is_some() || !self.crew.coordinator.has_ended() {
             assert!(self.began.elapsed() < patience, "it does not end\n{}", self.crew.story());
             self.watch.look();
+            self.footprints.look(&self.crew);
             match self.under_way {
                 Some((fault, due)) if Instant::now() >= due => self.mend(fault),
                 Some(_) => {}
