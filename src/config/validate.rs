@@ -47,7 +47,7 @@ fn check_model(config: &Config) -> Result<(), ConfigError> {
         model.cell.parse::<carousel_model::Cell>().is_ok(),
         "model.cell",
         format!("{:?}", model.cell),
-        CELLS,
+        &carousel_model::Cell::names(|_| true),
     )?;
     require(model.layers > 0, "model.layers", 0, "at least 1")?;
     require(model.embedding > 0, "model.embedding", 0, "at least 1")?;
@@ -58,8 +58,6 @@ fn check_model(config: &Config) -> Result<(), ConfigError> {
     check_forget_bias(model)?;
     super::weights::check(model.weights.as_ref())
 }
-
-const CELLS: &str = "lstm, gru, rnn_tanh, rnn_relu, lstm_no_forget, lstm_peephole or lstm_coupled";
 
 fn check_sizes(config: &Config) -> Result<(), ConfigError> {
     let train = &config.train;
