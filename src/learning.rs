@@ -2,10 +2,8 @@
 
 use carousel_coordinator::{Length, Schedule, Training, Unit};
 use carousel_corpus::{RandomWindow, WindowLengths};
-use carousel_model::OptimizerConfig;
-use carousel_proto::v1::{self, optimizer_settings::Kind};
 
-use crate::config::{self, Config, ScheduleConfig, optimizer as table};
+use crate::config::{self, Config, ScheduleConfig};
 
 /// What the coordinator decides by.
 pub(crate) fn training(config: &Config) -> Training {
@@ -60,61 +58,4 @@ fn schedule(schedule: &ScheduleConfig) -> Schedule {
             Schedule::Steps { milestones, factor, unit }
         }
     }
-}
-
-/// The optimizer as the model makes it.
-pub(crate) fn optimizer(optimizer: &config::Optimizer) -> OptimizerConfig {
-    use config::Optimizer as Named;
-    match optimizer.clone() {
-        Named::Sgd(table::Sgd { weight_decay }) => OptimizerConfig::Sgd { weight_decay },
-        Named::Momentum(table::Momentum { momentum, weight_decay }) => {
-            OptimizerConfig::Momentum { momentum, nesterov: false, weight_decay }
-        }
-        Named::Nesterov(table::Momentum { momentum, weight_decay }) => {
-            OptimizerConfig::Momentum { momentum, nesterov: true, weight_decay }
-        }
-        Named::Adam(table::Adam { beta1, beta2, epsilon, weight_decay }) => {
-            OptimizerConfig::Adam { beta1, beta2, epsilon, weight_decay }
-        }
-        Named::AdamW(table::AdamW { beta1, beta2, epsilon, weight_decay }) => {
-            OptimizerConfig::AdamW { beta1, beta2, epsilon, weight_decay }
-        }
-        Named::RmsProp(table::RmsProp { alpha, epsilon, momentum, centered, weight_decay }) => {
-            OptimizerConfig::RmsProp { alpha, epsilon, momentum, centered, weight_decay }
-        }
-        Named::AdaGrad(table::AdaGrad { lr_decay, initial_accumulator_value, epsilon, weight_decay }) => {
-            OptimizerConfig::AdaGrad { lr_decay, initial_accumulator_value, epsilon, weight_decay }
-        }
-        Named::Asgd(table::Asgd { lambd, alpha, t0, weight_decay }) => {
-            OptimizerConfig::Asgd { lambd, alpha, t0, weight_decay }
-        }
-        Named::NtAsgd(table::NtAsgd { weight_decay, .. }) => OptimizerConfig::NtAsgd { weight_decay },
-    }
-}
-
-/// The optimizer as workers are told of it.
-pub(crate) fn optimizer_settings(optimizer: OptimizerConfig) -> v1::OptimizerSettings {
-    let kind = match optimizer {
-        OptimizerConfig::Sgd { weight_decay } => Kind::Sgd(v1::Sgd { weight_decay }),
-        OptimizerConfig::Momentum { momentum, nesterov, weight_decay } => {
-            Kind::Momentum(v1::Momentum { momentum, nesterov, weight_decay })
-        }
-        OptimizerConfig::Adam { beta1, beta2, epsilon, weight_decay } => {
-            Kind::Adam(v1::Adam { beta1, beta2, epsilon, weight_decay })
-        }
-        OptimizerConfig::AdamW { beta1, beta2, epsilon, weight_decay } => {
-            Kind::Adamw(v1::Adam { beta1, beta2, epsilon, weight_decay })
-        }
-        OptimizerConfig::RmsProp { alpha, epsilon, momentum, centered, weight_decay } => {
-            Kind::Rmsprop(v1::RmsProp { alpha, epsilon, momentum, centered, weight_decay })
-        }
-        OptimizerConfig::AdaGrad { lr_decay, initial_accumulator_value, epsilon, weight_decay } => {
-            Kind::Adagrad(v1::AdaGrad { lr_decay, initial_accumulator_value, epsilon, weight_decay })
-        }
-        OptimizerConfig::Asgd { lambd, alpha, t0, weight_decay } => {
-            Kind::Asgd(v1::Asgd { lambd, alpha, t0, weight_decay })
-        }
-        OptimizerConfig::NtAsgd { weight_decay } => Kind::NtAsgd(v1::NtAsgd { weight_decay }),
-    };
-    v1::OptimizerSettings { kind: Some(kind) }
 }

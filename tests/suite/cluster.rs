@@ -2,7 +2,7 @@
 
 use carousel_model::Cell;
 
-use crate::program::{Running, Workshop};
+use crate::program::{CONFIG, Running, Workshop};
 
 /// What else the weights are made of; each is crossed with 1 and 3 workers.
 const VARIANTS: &[&[&str]] = &[
@@ -30,6 +30,7 @@ const VARIANTS: &[&[&str]] = &[
     &["train.optimizer={kind=\"adagrad\",lr_decay=0.01,initial_accumulator_value=0.1}"],
     &["train.optimizer={kind=\"asgd\",t0=9,weight_decay=0.01}", "train.learning_rate=0.5"],
     NT_ASGD,
+    &["train.optimizer={kind=\"lion\",weight_decay=0.1}", "train.learning_rate=0.001"],
     &[
         "train.schedule={kind=\"plateau\",divide=4.0,patience=1}",
         "train.evaluate_every=4",
@@ -151,6 +152,30 @@ fn every_cell_gives_the_same_bits_with_one_and_three_workers() {
     let others = cells.iter().filter(|cell| *cell != "model.cell=lstm");
     let variants: Vec<[&str; 1]> = others.map(|cell| [cell.as_str()]).collect();
     cross(&variants.iter().map(|variant| &variant[..]).collect::<Vec<_>>());
+}
+
+/// What the program names when it refuses a kind is what it offers: one that no variant has would be trained by nobody here.
+#[test]
+fn every_optimizer_and_schedule_is_among_the_variants() {
+    let shop = Workshop::new();
+    for key in ["optimizer", "schedule"] {
+        let none = format!("train.{key}=none");
+        let said = shop.refused(&["train", "run.toml", "--run", "none", "--set", &none]);
+        let offered = said.split_once("expected one of ").unwrap_or_else(|| panic!("{said}")).1;
+        let names: Vec<&str> = offered.split('`').skip(1).step_by(2).collect();
+        assert!(names.len() > 5, "{said}");
+        for name in names {
+            let (plain, table) = (format!("train.{key}={name}"), format!("kind=\"{name}\""));
+            let has = |set: &&str| {
+                *set == plain || (set.starts_with(&format!("train.{key}=")) && set.contains(&table))
+            };
+            let is_default = CONFIG.contains(&format!("{key} = {{ kind = \"{name}\""));
+            assert!(
+                is_default || VARIANTS.iter().copied().flatten().any(has),
+                "{key} {name} is in no variant"
+            );
+        }
+    }
 }
 
 /// Trains each variant with one worker and with three; each must change the weights, as no other does.

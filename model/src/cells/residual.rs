@@ -1,6 +1,6 @@
 //! The additive-state network: a simple recurrent network whose output is added to its state instead of taking its place.
 //!
-//! The constant error carousel of Hochreiter and Schmidhuber, "Long short-term memory", Neural Computation 9(8), 1997, section 3.1,
+//! The constant error carousel of Hochreiter and Schmidhuber, "Long short-term memory", Neural Computation 9(8), 1997, section 3.2,
 //! without gates; over time it is what He, Zhang, Ren, Sun, "Deep residual learning", CVPR 2016, eq. 1, is over layers. With x the
 //! input and h' the state before:
 //!
