@@ -1,9 +1,9 @@
 //! How a run learns: the `[train]` part of a configuration as the model, the workers and the coordinator want it.
 
-use carousel_coordinator::{Length, Schedule, Training, Unit};
+use carousel_coordinator::{Length, Training};
 use carousel_corpus::{RandomWindow, WindowLengths};
 
-use crate::config::{self, Config, ScheduleConfig};
+use crate::config::{self, Config};
 
 /// What the coordinator decides by.
 pub(crate) fn training(config: &Config) -> Training {
@@ -19,7 +19,7 @@ pub(crate) fn training(config: &Config) -> Training {
     Training {
         length,
         learning_rate: train.learning_rate,
-        schedule: schedule(&train.schedule.0),
+        schedule: train.schedule.0.clone(),
         warmup: train.warmup,
         nonmonotone,
         windows: window_lengths(config),
@@ -41,21 +41,4 @@ pub(crate) fn window_lengths(config: &Config) -> WindowLengths {
         seed: config.seed,
     });
     WindowLengths { window: config.train.window, random }
-}
-
-fn schedule(schedule: &ScheduleConfig) -> Schedule {
-    match schedule.clone() {
-        ScheduleConfig::Constant => Schedule::Constant,
-        ScheduleConfig::Cosine { warmup, floor } => Schedule::Cosine { warmup, floor },
-        ScheduleConfig::Linear { warmup, floor } => Schedule::Linear { warmup, floor },
-        ScheduleConfig::Zaremba { after, divide } => Schedule::Zaremba { after, divide },
-        ScheduleConfig::Plateau { divide, patience } => Schedule::Plateau { divide, patience },
-        ScheduleConfig::Steps { milestones, factor, unit } => {
-            let unit = match unit {
-                config::Unit::Epochs => Unit::Epochs,
-                config::Unit::Steps => Unit::Steps,
-            };
-            Schedule::Steps { milestones, factor, unit }
-        }
-    }
 }

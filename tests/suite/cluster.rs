@@ -31,6 +31,7 @@ const VARIANTS: &[&[&str]] = &[
     &["train.optimizer={kind=\"asgd\",t0=9,weight_decay=0.01}", "train.learning_rate=0.5"],
     NT_ASGD,
     &["train.optimizer={kind=\"lion\",weight_decay=0.1}", "train.learning_rate=0.001"],
+    &["train.schedule={kind=\"inverse_sqrt\",warmup=5}"],
     &[
         "train.schedule={kind=\"plateau\",divide=4.0,patience=1}",
         "train.evaluate_every=4",
