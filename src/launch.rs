@@ -96,7 +96,7 @@ pub(crate) fn prepare(
 
 /// The replica that a new run starts from, where it is not the seed's.
 fn replica_of_file(config: &mut Config, model: &ModelConfig) -> Result<Option<Sections>, Failure> {
-    let optimizer = learning::optimizer(&config.train.optimizer.0);
+    let optimizer = config.train.optimizer.0.for_model();
     let make = |layout: &ParameterLayout| Ok(Optimizer::new(optimizer, layout)?);
     let weights = config.model.weights.as_mut();
     weights.map(|weights| import::replica(weights, model, make)).transpose()
@@ -264,7 +264,7 @@ fn run_settings(config: &Config, model: &ModelConfig) -> RunSettings {
     RunSettings {
         seed: config.seed,
         model: Some(model),
-        optimizer: Some(learning::optimizer_settings(learning::optimizer(&config.train.optimizer.0))),
+        optimizer: Some(carousel_worker::optimizer_settings(config.train.optimizer.0.for_model())),
         streams: config.train.streams,
         window: config.train.window,
         lanes: config.train.lanes,
@@ -306,7 +306,7 @@ pub(crate) fn gradient_layout(config: &Config, model: &ModelConfig) -> GradientL
 /// Names and shapes for a coordinator that knows no model.
 fn replica_layout(config: &Config, model: &ModelConfig) -> Result<ReplicaLayout, Failure> {
     let parameters = model.parameter_layout();
-    let states = Optimizer::new(learning::optimizer(&config.train.optimizer.0), &parameters)?;
+    let states = Optimizer::new(config.train.optimizer.0.for_model(), &parameters)?;
     let shape = |name: &str, shape: Vec<usize>| TensorShape { name: name.into(), shape };
     let carry = model.carry_tensors();
     Ok(ReplicaLayout {

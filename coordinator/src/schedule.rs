@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::trigger::Trigger;
 
-/// How the learning rate changes over a run.
-#[derive(Clone, Debug, PartialEq)]
+/// How the learning rate changes over a run; `train.schedule` of a configuration: a name, or a table with `kind`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Schedule {
     /// The same at every step.
     Constant,
@@ -15,17 +16,27 @@ pub enum Schedule {
     /// (Loshchilov & Hutter 2017, eq. 5, one period).
     Cosine {
         /// Steps of linear rise.
+        #[serde(default)]
         warmup: u64,
         /// Share of the peak that is left at the end, in [0, 1].
+        #[serde(default)]
         floor: f64,
     },
     /// Rises linearly over `warmup` steps, then falls linearly to `floor` times the peak at the last step; a floor of 1
     /// stays at the peak.
     Linear {
         /// Steps of linear rise.
+        #[serde(default)]
         warmup: u64,
         /// Share of the peak that is left at the end, in [0, 1].
+        #[serde(default)]
         floor: f64,
+    },
+    /// Rises linearly over `warmup` steps to the peak, then falls with the inverse square root of the step, whatever the run's
+    /// length (Vaswani et al. 2017, "Attention is all you need", eq. 3).
+    InverseSqrt {
+        /// Steps of linear rise, at least 1.
+        warmup: u64,
     },
     /// Constant through epoch `after`, then divided by `divide` at the start of each further epoch
     /// (Zaremba, Sutskever & Vinyals 2014, section 4.1).
@@ -41,23 +52,32 @@ pub enum Schedule {
         /// Divisor.
         divide: f64,
         /// Validations without improvement that are put up with.
+        #[serde(default)]
         patience: u32,
     },
     /// Multiplied by `factor` after each milestone.
     Steps {
         /// The last epochs, or the last steps, before a change; ascending, counted from 1.
         milestones: Vec<u64>,
-        /// Factor.
+        /// Factor, above 0 and at most 1.
+        #[serde(default = "tenth")]
         factor: f64,
         /// What milestones count.
+        #[serde(default)]
         unit: Unit,
     },
 }
 
+fn tenth() -> f64 {
+    0.1
+}
+
 /// What milestones count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Unit {
     /// Epochs.
+    #[default]
     Epochs,
     /// Updates.
     Steps,
@@ -145,6 +165,7 @@ impl Schedule {
             Schedule::Constant => peak,
             Schedule::Cosine { warmup, floor } => peak * cosine_factor(position, *warmup, *floor),
             Schedule::Linear { warmup, floor } => peak * linear_factor(position, *warmup, *floor),
+            Schedule::InverseSqrt { warmup } => peak * inverse_sqrt_factor(position.step, *warmup),
             Schedule::Zaremba { after, divide } => {
                 divide_repeatedly(peak, *divide, position.epoch.saturating_sub(*after))
             }
@@ -176,6 +197,11 @@ fn linear_factor(position: Position, warmup: u64, floor: f64) -> f64 {
         return warmup_share(position.step, warmup);
     }
     floor + (1.0 - floor) * (1.0 - done_after(position, warmup))
+}
+
+/// The square root of IEEE 754 is rounded the same everywhere.
+fn inverse_sqrt_factor(step: u64, warmup: u64) -> f64 {
+    if step <= warmup { warmup_share(step, warmup) } else { (warmup as f64 / step as f64).sqrt() }
 }
 
 /// How much of the run after the warm-up is done, in [0, 1].
@@ -226,6 +252,14 @@ mod tests {
         assert_eq!(flat, [0.5, 2.0, 2.0, 2.0, 2.0], "a warm-up to a constant");
         assert_eq!([0, 1, 3, 4, 5].map(|step| warmup_share(step, 4)), [0.0, 0.25, 0.75, 1.0, 1.0]);
         assert_eq!(warmup_share(1, 0), 1.0);
+    }
+
+    #[test]
+    fn inverse_sqrt_rises_then_falls_with_the_root_of_the_step() {
+        let schedule = Schedule::InverseSqrt { warmup: 4 };
+        let at = [(1, 1), (2, 1), (4, 1), (16, 2), (64, 3)];
+        assert_eq!(rates(&schedule, &at, 20), [0.5, 1.0, 2.0, 1.0, 0.5]);
+        assert_eq!(rates(&schedule, &at, 1000), rates(&schedule, &at, 20), "no end is aimed at");
     }
 
     #[test]

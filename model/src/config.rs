@@ -1,82 +1,6 @@
 //! The shape of a model. Says nothing about data, training or machines.
 
-use std::{fmt, str::FromStr};
-
-use crate::{Initialisation, ModelError, Regularisation, Softmax, layout::ParameterLayout};
-
-/// Which recurrent cell the layers are made of. Each has its own file under `cells/` with its equations and their source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Cell {
-    /// Long short-term memory with forget gate.
-    Lstm,
-    /// Simple recurrent network, hyperbolic tangent.
-    RnnTanh,
-    /// Simple recurrent network, rectifier.
-    RnnRelu,
-    /// Gated recurrent unit.
-    Gru,
-    /// LSTM of 1997: the forget gate is 1.
-    LstmNoForget,
-    /// LSTM with diagonal peephole connections.
-    LstmPeephole,
-    /// LSTM whose forget gate is 1 - input gate.
-    LstmCoupled,
-}
-
-impl Cell {
-    /// Every cell, in the order of the documentation.
-    pub const ALL: [Cell; 7] = [
-        Cell::Lstm,
-        Cell::RnnTanh,
-        Cell::RnnRelu,
-        Cell::Gru,
-        Cell::LstmNoForget,
-        Cell::LstmPeephole,
-        Cell::LstmCoupled,
-    ];
-
-    /// The name in configurations.
-    pub fn name(self) -> &'static str {
-        match self {
-            Cell::Lstm => "lstm",
-            Cell::RnnTanh => "rnn_tanh",
-            Cell::RnnRelu => "rnn_relu",
-            Cell::Gru => "gru",
-            Cell::LstmNoForget => "lstm_no_forget",
-            Cell::LstmPeephole => "lstm_peephole",
-            Cell::LstmCoupled => "lstm_coupled",
-        }
-    }
-
-    /// Blocks of `hidden` rows in `weight_ih` and `weight_hh` (PyTorch's count: LSTM 4, GRU 3, simple 1).
-    pub(crate) fn row_blocks(self) -> usize {
-        match self {
-            Cell::RnnTanh | Cell::RnnRelu => 1,
-            Cell::Gru => 3,
-            Cell::Lstm | Cell::LstmNoForget | Cell::LstmPeephole | Cell::LstmCoupled => 4,
-        }
-    }
-
-    /// Whether the carry holds `c` beside `h`.
-    pub(crate) fn has_cell_state(self) -> bool {
-        !matches!(self, Cell::RnnTanh | Cell::RnnRelu | Cell::Gru)
-    }
-}
-
-impl fmt::Display for Cell {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-impl FromStr for Cell {
-    type Err = ModelError;
-
-    fn from_str(name: &str) -> Result<Self, ModelError> {
-        let found = Cell::ALL.into_iter().find(|cell| cell.name() == name);
-        found.ok_or_else(|| ModelError::UnknownCell(name.to_owned()))
-    }
-}
+use crate::{Cell, Initialisation, ModelError, Regularisation, Softmax, layout::ParameterLayout};
 
 /// Embedding, stacked recurrent layers, linear decoder.
 #[derive(Debug, Clone, PartialEq)]
@@ -163,8 +87,7 @@ impl ModelConfig {
         if !self.init.is_finite() || self.init < 0.0 {
             return Err(ModelError::Init(self.init));
         }
-        let has_gate = self.cell.forget_block().is_some();
-        if !self.forget_bias.is_finite() || (self.forget_bias != 0.0 && !has_gate) {
+        if !self.forget_bias.is_finite() || (self.forget_bias != 0.0 && !self.cell.has_forget_gate()) {
             return Err(ModelError::ForgetBias { found: self.forget_bias, cell: self.cell });
         }
         if self.vocabulary > u32::MAX as usize {
@@ -215,14 +138,6 @@ mod tests {
             init: 0.1,
             ..ModelConfig::default()
         }
-    }
-
-    #[test]
-    fn names_of_cells_read_back() {
-        for cell in Cell::ALL {
-            assert_eq!(cell.to_string().parse(), Ok(cell));
-        }
-        assert_eq!("LSTM".parse::<Cell>(), Err(ModelError::UnknownCell("LSTM".into())));
     }
 
     #[test]

@@ -56,7 +56,8 @@ pub enum ModelError {
     Init(f32),
     /// A forget gate's bias that is not a number, or of a cell without a learned forget gate.
     #[error(
-        "model.forget_bias must be finite, and 0 unless the cell is lstm or lstm_peephole, found {found} with {cell}"
+        "model.forget_bias must be finite, and 0 unless the cell is {with_gate}, found {found} with {cell}",
+        with_gate = Cell::names(Cell::has_forget_gate)
     )]
     ForgetBias {
         /// The bias.
@@ -71,9 +72,7 @@ pub enum ModelError {
     #[error(transparent)]
     Softmax(#[from] SoftmaxError),
     /// A name of a cell that does not exist.
-    #[error(
-        "unknown cell {0:?}: expected lstm, rnn_tanh, rnn_relu, gru, lstm_no_forget, lstm_peephole or lstm_coupled"
-    )]
+    #[error("unknown cell {0:?}: expected {known}", known = Cell::names(|_| true))]
     UnknownCell(String),
     /// A buffer has another length than the configuration and the window ask for.
     #[error("{what}: expected {expected} numbers, found {found}")]

@@ -7,7 +7,7 @@ use std::{fmt, str::FromStr};
 use rayon::prelude::*;
 
 use crate::{
-    Cell, ModelConfig, ModelError, TensorSpec,
+    ModelConfig, ModelError, TensorSpec,
     orthogonal::orthogonal,
     philox::{self, Purpose, philox4x32},
 };
@@ -57,13 +57,6 @@ impl FromStr for Initialisation {
     fn from_str(name: &str) -> Result<Self, ModelError> {
         let found = Self::ALL.into_iter().find(|kind| kind.name() == name);
         found.ok_or_else(|| ModelError::UnknownInitialisation(name.to_owned()))
-    }
-}
-
-impl Cell {
-    /// The block of rows of `bias_ih` that opens a learned forget gate.
-    pub(crate) fn forget_block(self) -> Option<usize> {
-        matches!(self, Cell::Lstm | Cell::LstmPeephole).then_some(1)
     }
 }
 
@@ -146,6 +139,7 @@ fn normals(seed: u64, (tensor, block): (u32, u32), quad: u64) -> [f64; 4] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Cell;
     use crate::Parameters;
 
     fn config(initialisation: Initialisation) -> ModelConfig {

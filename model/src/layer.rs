@@ -150,7 +150,7 @@ impl<'a> Layer<'a> {
     }
 
     fn peepholes(&self) -> Vec<[[f32; LANES]; 3]> {
-        if self.cell != Cell::LstmPeephole {
+        if !self.cell.has_peepholes() {
             return Vec::new();
         }
         (0..self.panels())
@@ -252,7 +252,7 @@ impl<'a> Layer<'a> {
             lane_sums(ctx, lanes, &left, None, &self.outputs(dense, offset, bias, 4 * self.hidden));
             self.clear_unused(dense, offset, (weight, width), bias);
         }
-        if self.cell == Cell::LstmPeephole {
+        if self.cell.has_peepholes() {
             self.peephole_gradients(ctx, tape, lanes, (dense, offset));
         }
     }

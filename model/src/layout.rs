@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::{Cell, ModelConfig, ModelError};
+use crate::{ModelConfig, ModelError};
 
 /// One tensor inside the flat parameters.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,7 +89,7 @@ fn shapes(config: &ModelConfig) -> Result<Vec<(String, Vec<usize>)>, ModelError>
         shapes.push((format!("rnn.weight_hh_l{layer}"), vec![rows, h]));
         shapes.push((format!("rnn.bias_ih_l{layer}"), vec![rows]));
         shapes.push((format!("rnn.bias_hh_l{layer}"), vec![rows]));
-        if config.cell == Cell::LstmPeephole {
+        if config.cell.has_peepholes() {
             shapes.extend(["w_ci", "w_cf", "w_co"].map(|name| (format!("rnn.{name}_l{layer}"), vec![h])));
         }
     }
@@ -172,6 +172,7 @@ impl ModelConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Cell;
 
     fn config(cell: Cell, tied: bool) -> ModelConfig {
         ModelConfig {

@@ -41,7 +41,8 @@ mod weight_drop;
 mod window;
 
 pub use bench::{BenchOptions, BenchReport, Phase, bench, softmax_share, step_flops};
-pub use config::{Cell, ModelConfig};
+pub use cells::Cell;
+pub use config::ModelConfig;
 pub use dense_parts::FinishedPart;
 pub use dynamic::{DynamicEvaluation, DynamicRule, GradientStatistics};
 pub use error::ModelError;

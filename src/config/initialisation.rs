@@ -112,10 +112,10 @@ impl<'de, T: Deserialize<'de> + From<f64>> Deserialize<'de> for NumberOrKind<T> 
 pub(super) fn check_forget_bias(model: &Model) -> Result<(), ConfigError> {
     let bias = model.forget_bias;
     require(bias.is_finite(), "model.forget_bias", bias, "a finite number")?;
-    let has_gate = matches!(model.cell.parse(), Ok(Cell::Lstm | Cell::LstmPeephole));
+    let has_gate = model.cell.parse().is_ok_and(Cell::has_forget_gate);
     let found = format!("{bias} with {}", model.cell);
-    let expected = "0, or a cell with a learned forget gate: lstm or lstm_peephole";
-    require(bias == 0.0 || has_gate, "model.forget_bias", found, expected)
+    let expected = format!("0, or a cell with a learned forget gate: {}", Cell::names(Cell::has_forget_gate));
+    require(bias == 0.0 || has_gate, "model.forget_bias", found, &expected)
 }
 
 #[cfg(test)]

@@ -105,7 +105,9 @@ fn absolute(path: &str) -> Result<String, ConfigError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{KindOr, Optimizer, ScheduleConfig, optimizer::Sgd};
+    use carousel_coordinator::Schedule;
+
+    use crate::config::{KindOr, Optimizer, optimizer::Sgd};
 
     fn load_text(text: &str, sets: &[&str]) -> Result<Config, String> {
         let folder = tempfile::tempdir().unwrap();
@@ -131,7 +133,7 @@ mod tests {
         let text = format!("{MINIMAL}schedule = \"constant\"\n");
         let config =
             load_text(&text, &["train.schedule={kind = \"cosine\", warmup = 5}", "train.schedule.floor=0.5"]);
-        assert_eq!(config.unwrap().train.schedule.0, ScheduleConfig::Cosine { warmup: 5, floor: 0.5 });
+        assert_eq!(config.unwrap().train.schedule.0, Schedule::Cosine { warmup: 5, floor: 0.5 });
         let config = load_text(&text, &["train.optimizer=adam", "train.optimizer.beta1=0.5"]).unwrap();
         assert!(matches!(config.train.optimizer.0, Optimizer::Adam(adam) if adam.beta1 == 0.5));
     }

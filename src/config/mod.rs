@@ -17,6 +17,7 @@ mod window;
 
 use std::path::PathBuf;
 
+use carousel_coordinator::Schedule;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use choice::{KindOr, OneOrMany};
@@ -26,7 +27,6 @@ pub(crate) use optimizer::Optimizer;
 pub(crate) use output::Output;
 pub(crate) use regularisation::Widths;
 pub(crate) use sample::Sample;
-pub(crate) use schedule::{ScheduleConfig, Unit};
 pub(crate) use softmax::{SoftmaxConfig, on_the_wire as softmax_on_the_wire};
 pub(crate) use tokens::{Documents, TokenizerChoice, is_default};
 pub(crate) use validate::validate;
@@ -227,7 +227,7 @@ pub(crate) struct Train {
     pub optimizer: KindOr<Optimizer>,
     /// The highest learning rate.
     pub learning_rate: f64,
-    pub schedule: KindOr<ScheduleConfig>,
+    pub schedule: KindOr<Schedule>,
     /// Steps of a linear rise of the learning rate, before whatever schedule.
     pub warmup: u64,
     /// The gradient's global L2 norm is clipped to this; 0: never.
@@ -256,7 +256,7 @@ impl Default for Train {
             steps: None,
             optimizer: KindOr(Optimizer::Adam(optimizer::Adam::default())),
             learning_rate: 0.002,
-            schedule: KindOr(ScheduleConfig::Constant),
+            schedule: KindOr(Schedule::Constant),
             warmup: 0,
             clip_norm: 1.0,
             clip_value: 0.0,

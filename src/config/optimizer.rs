@@ -1,5 +1,7 @@
-//! `train.optimizer`: the kinds by their names, their options with PyTorch's defaults, and what the options must keep.
+//! `train.optimizer`: the kinds by their names, their options with PyTorch's defaults, what the options must keep, and the
+//! optimizer of the model that they name.
 
+use carousel_model::OptimizerConfig;
 use serde::{Deserialize, Serialize};
 
 use super::ConfigError;
@@ -22,6 +24,7 @@ pub(crate) enum Optimizer {
     AdaGrad(AdaGrad),
     Asgd(Asgd),
     NtAsgd(NtAsgd),
+    Lion(Lion),
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -98,6 +101,17 @@ pub(crate) struct NtAsgd {
     pub weight_decay: f32,
 }
 
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Lion {
+    /// What is kept of the momentum in the direction of an update.
+    pub beta1: f32,
+    /// Decay of the momentum.
+    pub beta2: f32,
+    /// Straight on the weights.
+    pub weight_decay: f32,
+}
+
 impl Default for Momentum {
     fn default() -> Self {
         Self { momentum: 0.9, weight_decay: 0.0 }
@@ -140,6 +154,12 @@ impl Default for NtAsgd {
     }
 }
 
+impl Default for Lion {
+    fn default() -> Self {
+        Self { beta1: 0.9, beta2: 0.99, weight_decay: 0.0 }
+    }
+}
+
 impl Optimizer {
     fn weight_decay(&self) -> f32 {
         match self {
@@ -151,7 +171,40 @@ impl Optimizer {
             | Self::RmsProp(RmsProp { weight_decay, .. })
             | Self::AdaGrad(AdaGrad { weight_decay, .. })
             | Self::Asgd(Asgd { weight_decay, .. })
-            | Self::NtAsgd(NtAsgd { weight_decay, .. }) => *weight_decay,
+            | Self::NtAsgd(NtAsgd { weight_decay, .. })
+            | Self::Lion(Lion { weight_decay, .. }) => *weight_decay,
+        }
+    }
+
+    /// The optimizer as the model makes it.
+    pub(crate) fn for_model(&self) -> OptimizerConfig {
+        match self.clone() {
+            Self::Sgd(Sgd { weight_decay }) => OptimizerConfig::Sgd { weight_decay },
+            Self::Momentum(Momentum { momentum, weight_decay }) => {
+                OptimizerConfig::Momentum { momentum, nesterov: false, weight_decay }
+            }
+            Self::Nesterov(Momentum { momentum, weight_decay }) => {
+                OptimizerConfig::Momentum { momentum, nesterov: true, weight_decay }
+            }
+            Self::Adam(Adam { beta1, beta2, epsilon, weight_decay }) => {
+                OptimizerConfig::Adam { beta1, beta2, epsilon, weight_decay }
+            }
+            Self::AdamW(AdamW { beta1, beta2, epsilon, weight_decay }) => {
+                OptimizerConfig::AdamW { beta1, beta2, epsilon, weight_decay }
+            }
+            Self::RmsProp(RmsProp { alpha, epsilon, momentum, centered, weight_decay }) => {
+                OptimizerConfig::RmsProp { alpha, epsilon, momentum, centered, weight_decay }
+            }
+            Self::AdaGrad(AdaGrad { lr_decay, initial_accumulator_value, epsilon, weight_decay }) => {
+                OptimizerConfig::AdaGrad { lr_decay, initial_accumulator_value, epsilon, weight_decay }
+            }
+            Self::Asgd(Asgd { lambd, alpha, t0, weight_decay }) => {
+                OptimizerConfig::Asgd { lambd, alpha, t0, weight_decay }
+            }
+            Self::NtAsgd(NtAsgd { weight_decay, .. }) => OptimizerConfig::NtAsgd { weight_decay },
+            Self::Lion(Lion { beta1, beta2, weight_decay }) => {
+                OptimizerConfig::Lion { beta1, beta2, weight_decay }
+            }
         }
     }
 
@@ -168,6 +221,10 @@ impl Optimizer {
                 share("train.optimizer.beta1", *beta1)?;
                 share("train.optimizer.beta2", *beta2)?;
                 positive("train.optimizer.epsilon", *epsilon)
+            }
+            Self::Lion(Lion { beta1, beta2, .. }) => {
+                share("train.optimizer.beta1", *beta1)?;
+                share("train.optimizer.beta2", *beta2)
             }
             Self::RmsProp(RmsProp { alpha, epsilon, momentum, .. }) => {
                 share("train.optimizer.alpha", *alpha)?;
@@ -220,7 +277,8 @@ mod tests {
 
     #[test]
     fn every_kind_has_a_name_and_pytorch_s_defaults() {
-        let names = ["sgd", "momentum", "nesterov", "adam", "adamw", "rmsprop", "adagrad", "asgd", "nt_asgd"];
+        let names =
+            ["sgd", "momentum", "nesterov", "adam", "adamw", "rmsprop", "adagrad", "asgd", "nt_asgd", "lion"];
         for name in names {
             let by_name = read(&format!("{name:?}")).unwrap();
             assert_eq!(read(&format!("{{ kind = {name:?} }}")).unwrap(), by_name);
@@ -241,6 +299,8 @@ mod tests {
             ("{ kind = \"adamw\", epsilon = 0.0 }", "train.optimizer.epsilon"),
             ("{ kind = \"rmsprop\", alpha = -0.1 }", "train.optimizer.alpha"),
             ("{ kind = \"rmsprop\", momentum = 2.0 }", "train.optimizer.momentum"),
+            ("{ kind = \"lion\", beta1 = 1.0 }", "train.optimizer.beta1"),
+            ("{ kind = \"lion\", epsilon = 1e-8 }", "unknown field `epsilon`"),
             ("{ kind = \"adagrad\", lr_decay = inf }", "train.optimizer.lr_decay"),
             ("{ kind = \"asgd\", lambd = -1.0 }", "train.optimizer.lambd"),
             ("{ kind = \"nt_asgd\", nonmonotone = 0 }", "train.optimizer.nonmonotone"),

@@ -1,94 +1,38 @@
-//! `train.schedule`: how the learning rate changes over a run, and what its options must keep.
+//! `train.schedule`: what its options must keep. What a schedule is stands in `coordinator/src/schedule.rs`.
 
-use serde::{Deserialize, Serialize};
+use carousel_coordinator::Schedule;
 
 use super::ConfigError;
 use super::validate::require;
 
-/// `train.schedule`: a name, or a table with `kind`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub(crate) enum ScheduleConfig {
-    Constant,
-    Cosine {
-        /// Steps of linear rise.
-        #[serde(default)]
-        warmup: u64,
-        /// Share of the rate that is left at the end.
-        #[serde(default)]
-        floor: f64,
-    },
-    Linear {
-        /// Steps of linear rise.
-        #[serde(default)]
-        warmup: u64,
-        /// Share of the rate that is left at the end; 1: it stays.
-        #[serde(default)]
-        floor: f64,
-    },
-    Zaremba {
-        /// The last epoch at the full rate.
-        after: u64,
-        /// Divisor for each epoch beyond it.
-        divide: f64,
-    },
-    Plateau {
-        /// Divisor when validations are not better than the best before them.
-        divide: f64,
-        /// Validations without improvement, in a row, that are put up with.
-        #[serde(default)]
-        patience: u32,
-    },
-    Steps {
-        /// The last epochs (or steps) before a change, ascending.
-        milestones: Vec<u64>,
-        /// What the rate is multiplied by after each.
-        #[serde(default = "tenth")]
-        factor: f64,
-        #[serde(default)]
-        unit: Unit,
-    },
-}
-
-/// What milestones count.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Unit {
-    #[default]
-    Epochs,
-    Steps,
-}
-
-fn tenth() -> f64 {
-    0.1
-}
-
-impl ScheduleConfig {
-    /// Checks the options. `validated`: whether there is a validation text; `warmup`: `train.warmup`.
-    pub(super) fn validate(&self, validated: bool, warmup: u64) -> Result<(), ConfigError> {
-        let divisor = |divide: f64| {
-            require(divide.is_finite() && divide >= 1.0, "train.schedule.divide", divide, "at least 1")
-        };
-        match self {
-            Self::Constant => Ok(()),
-            Self::Cosine { floor, warmup: own } | Self::Linear { floor, warmup: own } => {
-                require((0.0..=1.0).contains(floor), "train.schedule.floor", floor, "0 to 1")?;
-                let expected = "one warm-up: train.warmup, or train.schedule.warmup";
-                require(warmup == 0 || *own == 0, "train.warmup", warmup, expected)
-            }
-            Self::Zaremba { divide, .. } => divisor(*divide),
-            Self::Plateau { divide, .. } => {
-                let expected = "a validation text (data.valid or data.valid_fraction) to compare by";
-                require(validated, "train.schedule", "plateau without one", expected)?;
-                divisor(*divide)
-            }
-            Self::Steps { milestones, factor, .. } => {
-                let ascending = milestones.windows(2).all(|pair| pair[0] < pair[1]) && !milestones.is_empty();
-                let found = format!("{milestones:?}");
-                require(ascending, "train.schedule.milestones", found, "ascending numbers, one at least")?;
-                let fits = *factor > 0.0 && *factor <= 1.0;
-                require(fits, "train.schedule.factor", factor, "above 0 and at most 1")
-            }
+/// Checks the options. `validated`: whether there is a validation text; `warmup`: `train.warmup`.
+pub(super) fn validate(schedule: &Schedule, validated: bool, warmup: u64) -> Result<(), ConfigError> {
+    let divisor = |divide: f64| {
+        require(divide.is_finite() && divide >= 1.0, "train.schedule.divide", divide, "at least 1")
+    };
+    let expected = "one warm-up: train.warmup, or train.schedule.warmup";
+    match schedule {
+        Schedule::Constant => Ok(()),
+        Schedule::Cosine { floor, warmup: own } | Schedule::Linear { floor, warmup: own } => {
+            require((0.0..=1.0).contains(floor), "train.schedule.floor", floor, "0 to 1")?;
+            require(warmup == 0 || *own == 0, "train.warmup", warmup, expected)
+        }
+        Schedule::InverseSqrt { warmup: own } => {
+            require(*own > 0, "train.schedule.warmup", own, "at least 1")?;
+            require(warmup == 0, "train.warmup", warmup, expected)
+        }
+        Schedule::Zaremba { divide, .. } => divisor(*divide),
+        Schedule::Plateau { divide, .. } => {
+            let expected = "a validation text (data.valid or data.valid_fraction) to compare by";
+            require(validated, "train.schedule", "plateau without one", expected)?;
+            divisor(*divide)
+        }
+        Schedule::Steps { milestones, factor, .. } => {
+            let ascending = milestones.windows(2).all(|pair| pair[0] < pair[1]) && !milestones.is_empty();
+            let found = format!("{milestones:?}");
+            require(ascending, "train.schedule.milestones", found, "ascending numbers, one at least")?;
+            let fits = *factor > 0.0 && *factor <= 1.0;
+            require(fits, "train.schedule.factor", factor, "above 0 and at most 1")
         }
     }
 }
@@ -99,9 +43,9 @@ mod tests {
 
     fn problem(text: &str) -> String {
         let table: toml::Table = toml::from_str(&format!("schedule = {text}")).unwrap();
-        let schedule = table["schedule"].clone().try_into::<ScheduleConfig>();
+        let schedule = table["schedule"].clone().try_into::<Schedule>();
         let checked = schedule.map_err(|error| error.to_string());
-        let checked = checked.and_then(|s| s.validate(true, 5).map_err(|error| error.to_string()));
+        let checked = checked.and_then(|s| validate(&s, true, 5).map_err(|error| error.to_string()));
         checked.err().unwrap_or_default()
     }
 
@@ -111,6 +55,12 @@ mod tests {
             ("{ kind = \"linear\", floor = 1.5 }", "train.schedule.floor"),
             ("{ kind = \"linear\", warmup = 5 }", "train.warmup: found 5, expected one warm-up"),
             ("{ kind = \"cosine\", warmup = 5 }", "train.warmup: found 5, expected one warm-up"),
+            ("{ kind = \"inverse_sqrt\", warmup = 5 }", "train.warmup: found 5, expected one warm-up"),
+            (
+                "{ kind = \"inverse_sqrt\", warmup = 0 }",
+                "train.schedule.warmup: found 0, expected at least 1",
+            ),
+            ("{ kind = \"inverse_sqrt\" }", "missing field `warmup`"),
             ("{ kind = \"plateau\", divide = 0.5 }", "train.schedule.divide"),
             ("{ kind = \"steps\", milestones = [] }", "train.schedule.milestones: found []"),
             ("{ kind = \"steps\", milestones = [3, 3] }", "train.schedule.milestones: found [3, 3]"),

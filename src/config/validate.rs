@@ -47,7 +47,7 @@ fn check_model(config: &Config) -> Result<(), ConfigError> {
         model.cell.parse::<carousel_model::Cell>().is_ok(),
         "model.cell",
         format!("{:?}", model.cell),
-        CELLS,
+        &carousel_model::Cell::names(|_| true),
     )?;
     require(model.layers > 0, "model.layers", 0, "at least 1")?;
     require(model.embedding > 0, "model.embedding", 0, "at least 1")?;
@@ -58,8 +58,6 @@ fn check_model(config: &Config) -> Result<(), ConfigError> {
     check_forget_bias(model)?;
     super::weights::check(model.weights.as_ref())
 }
-
-const CELLS: &str = "lstm, gru, rnn_tanh, rnn_relu, lstm_no_forget, lstm_peephole or lstm_coupled";
 
 fn check_sizes(config: &Config) -> Result<(), ConfigError> {
     let train = &config.train;
@@ -124,7 +122,7 @@ fn check_rates(config: &Config) -> Result<(), ConfigError> {
 }
 
 fn check_schedule(config: &Config) -> Result<(), ConfigError> {
-    config.train.schedule.0.validate(is_validated(config), config.train.warmup)
+    super::schedule::validate(&config.train.schedule.0, is_validated(config), config.train.warmup)
 }
 
 /// Whether there is a validation text.
@@ -135,7 +133,9 @@ fn is_validated(config: &Config) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Init, KindOr, NumberOrKind, OneOrMany, Range, ScheduleConfig, Widths};
+    use carousel_coordinator::Schedule;
+
+    use crate::config::{Init, KindOr, NumberOrKind, OneOrMany, Range, Widths};
 
     /// One way to spoil a configuration, and the key that must be named.
     type Spoiling = (&'static str, fn(&mut Config));
@@ -184,10 +184,10 @@ mod tests {
             ("train.learning_rate", |c| c.train.learning_rate = 0.0),
             ("train.clip_norm", |c| c.train.clip_norm = -1.0),
             ("train.schedule.divide", |c| {
-                c.train.schedule = KindOr(ScheduleConfig::Plateau { divide: 0.5, patience: 0 })
+                c.train.schedule = KindOr(Schedule::Plateau { divide: 0.5, patience: 0 })
             }),
             ("train.schedule.floor", |c| {
-                c.train.schedule = KindOr(ScheduleConfig::Cosine { warmup: 0, floor: 2.0 })
+                c.train.schedule = KindOr(Schedule::Cosine { warmup: 0, floor: 2.0 })
             }),
             ("sample.temperature", |c| c.sample = Some(Sample { temperature: -1.0, ..Sample::default() })),
             ("sample.top_p", |c| c.sample = Some(Sample { top_p: 0.0, ..Sample::default() })),

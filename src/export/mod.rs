@@ -46,6 +46,11 @@ enum ExportError {
         "PyTorch has no module for the cell {cell}: export it with --format onnx, whose LSTM has peepholes"
     )]
     NotInPyTorch { cell: String },
+    #[error(
+        "neither PyTorch nor ONNX has a module for the cell {cell}: read the weights from the checkpoint's model.safetensors, and \
+         compute its equations there (model/src/cells)"
+    )]
+    NoModule { cell: carousel_model::Cell },
     #[error("ONNX has no adaptive softmax: export the model with --format pytorch")]
     AdaptiveInOnnx,
     #[error("{name}: neither PyTorch's modules nor ONNX's operators have such a tensor")]

@@ -55,7 +55,7 @@ const OPEN: f32 = 40.0;
 
 impl Standard {
     /// # Errors
-    /// A tensor that the other side has no place for.
+    /// A cell that no module of the other side computes, a tensor that it has no place for.
     pub(super) fn new(config: &ModelConfig, parameters: &Parameters) -> Result<Self, ExportError> {
         let (layout, values) = (parameters.layout(), parameters.as_slice());
         if let Some(unknown) = layout.tensors.iter().find(|tensor| !is_known(&tensor.name)) {
@@ -67,15 +67,8 @@ impl Standard {
             values: values[tensor.offset..][..tensor.len()].to_vec(),
         });
         let mut tensors: Vec<Tensor> = copied.collect();
-        let (recurrence, note) = match config.cell {
-            Cell::Lstm => (Recurrence::Lstm, None),
-            Cell::LstmPeephole => (Recurrence::LstmPeephole, None),
-            Cell::LstmCoupled => (Recurrence::Lstm, Some(COUPLED)),
-            Cell::LstmNoForget => (Recurrence::Lstm, Some(NO_FORGET)),
-            Cell::Gru => (Recurrence::Gru, None),
-            Cell::RnnTanh => (Recurrence::RnnTanh, None),
-            Cell::RnnRelu => (Recurrence::RnnRelu, None),
-        };
+        let found = recurrence(config.cell);
+        let (recurrence, note) = found.ok_or(ExportError::NoModule { cell: config.cell })?;
         tensors.iter_mut().for_each(|tensor| set_forget_gate(config.cell, tensor));
         let units = |layer| layout.get(&format!("rnn.weight_hh_l{layer}")).map(|tensor| tensor.shape[1]);
         let hidden: Vec<usize> = (0..).map_while(units).collect();
@@ -100,6 +93,20 @@ impl Standard {
     pub(super) fn get(&self, name: &str) -> Option<&Tensor> {
         self.tensors.iter().find(|tensor| tensor.name == name)
     }
+}
+
+/// The module that computes a cell, and what the user should know of it; `None`: there is none.
+pub(super) fn recurrence(cell: Cell) -> Option<(Recurrence, Option<&'static str>)> {
+    Some(match cell {
+        Cell::Lstm => (Recurrence::Lstm, None),
+        Cell::LstmPeephole => (Recurrence::LstmPeephole, None),
+        Cell::LstmCoupled => (Recurrence::Lstm, Some(COUPLED)),
+        Cell::LstmNoForget => (Recurrence::Lstm, Some(NO_FORGET)),
+        Cell::Gru => (Recurrence::Gru, None),
+        Cell::RnnTanh => (Recurrence::RnnTanh, None),
+        Cell::RnnRelu => (Recurrence::RnnRelu, None),
+        _ => return None,
+    })
 }
 
 fn is_known(name: &str) -> bool {

@@ -6,7 +6,6 @@ use super::cost::Job;
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::launch;
-use crate::learning;
 
 /// Backward costs twice what forward does.
 const FORWARD: f64 = 1.0 / 3.0;
@@ -16,7 +15,7 @@ pub(super) fn of(config: &Config, model: &ModelConfig) -> Result<Job, Failure> {
     let (streams, window, accumulate) =
         (train.streams as usize, train.window as usize, train.accumulate as usize);
     let parameters = model.parameter_layout();
-    let optimizer = Optimizer::new(learning::optimizer(&train.optimizer.0), &parameters)?;
+    let optimizer = Optimizer::new(train.optimizer.0.for_model(), &parameters)?;
     Ok(Job {
         flops: step_flops(model, (streams * window * accumulate) as f64),
         parameters: parameters.len(),

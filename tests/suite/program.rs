@@ -233,7 +233,7 @@ fn text() -> String {
 }
 
 /// Uneven on purpose: 7 streams in 3 lanes, windows that do not fill the text, two layers, dropout.
-const CONFIG: &str = r#"
+pub(crate) const CONFIG: &str = r#"
 seed = 3
 
 [data]

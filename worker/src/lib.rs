@@ -11,6 +11,7 @@ mod exchange_bench;
 pub mod failpoint;
 pub mod hostile;
 mod intake;
+mod optimizer_settings;
 mod outbox;
 mod peers;
 pub mod protocol;
@@ -23,5 +24,6 @@ mod trainer;
 mod worker;
 
 pub use exchange_bench::{ExchangeBenchError, ExchangeMember};
+pub use optimizer_settings::optimizer_settings;
 pub use session::{WorkerError, WorkerOptions, host_name, work};
 pub use tokens::{Opened, TokenOpener, WindowReader};

@@ -2,9 +2,9 @@
 
 use carousel_model::{ModelConfig, ModelError, OptimizerConfig, Regularisation, Softmax};
 use carousel_proto::gradient::GradientLayout;
-use carousel_proto::v1::{
-    self, ModelSettings, OptimizerSettings, RunSettings, model_settings, optimizer_settings::Kind,
-};
+use carousel_proto::v1::{self, ModelSettings, RunSettings, model_settings};
+
+use crate::optimizer_settings::optimizer_config;
 
 /// What a worker knows of its run.
 #[derive(Clone, Debug)]
@@ -146,29 +146,4 @@ fn softmax(settings: Option<model_settings::Softmax>) -> Softmax {
             Softmax::Sampled { samples: sampled.samples as usize }
         }
     }
-}
-
-fn optimizer_config(settings: OptimizerSettings) -> Result<OptimizerConfig, SettingsError> {
-    Ok(match settings.kind.ok_or(SettingsError::Missing("optimizer"))? {
-        Kind::Sgd(v1::Sgd { weight_decay }) => OptimizerConfig::Sgd { weight_decay },
-        Kind::Momentum(v1::Momentum { momentum, nesterov, weight_decay }) => {
-            OptimizerConfig::Momentum { momentum, nesterov, weight_decay }
-        }
-        Kind::Adam(v1::Adam { beta1, beta2, epsilon, weight_decay }) => {
-            OptimizerConfig::Adam { beta1, beta2, epsilon, weight_decay }
-        }
-        Kind::Adamw(v1::Adam { beta1, beta2, epsilon, weight_decay }) => {
-            OptimizerConfig::AdamW { beta1, beta2, epsilon, weight_decay }
-        }
-        Kind::Rmsprop(v1::RmsProp { alpha, epsilon, momentum, centered, weight_decay }) => {
-            OptimizerConfig::RmsProp { alpha, epsilon, momentum, centered, weight_decay }
-        }
-        Kind::Adagrad(v1::AdaGrad { lr_decay, initial_accumulator_value, epsilon, weight_decay }) => {
-            OptimizerConfig::AdaGrad { lr_decay, initial_accumulator_value, epsilon, weight_decay }
-        }
-        Kind::Asgd(v1::Asgd { lambd, alpha, t0, weight_decay }) => {
-            OptimizerConfig::Asgd { lambd, alpha, t0, weight_decay }
-        }
-        Kind::NtAsgd(v1::NtAsgd { weight_decay }) => OptimizerConfig::NtAsgd { weight_decay },
-    })
 }

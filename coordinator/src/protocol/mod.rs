@@ -13,6 +13,8 @@
 //! RollingBack  the replica
 //! ```
 //!
+//! README.md beside this file draws every arrow, with its event and its function.
+//!
 //! `membership` has who is here and `loading` how they get the committed replica, `boundary` and `saving` what is due
 //! between two steps, `step` the last line, `clock` who is too late.
 //!

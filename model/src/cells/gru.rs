@@ -24,11 +24,9 @@ use crate::kernels::{
 pub(crate) struct Gru;
 
 impl Equations for Gru {
-    const SLOTS: usize = 4;
-    const CELL_STATE: bool = false;
-    const DIRECT: bool = true;
     const WIRING: Wiring =
         Wiring { slots: 4, input: &[(0, 0), (1, 1), (2, 2)], hidden: &[(0, 0), (1, 1), (2, 3)] };
+    const DIRECT: bool = true;
 
     #[inline(always)]
     fn forward<V: Vector>(s: &mut [V; 4], h: V, _c: V, _: &[V; 3]) -> (V, V) {

@@ -23,9 +23,9 @@ pub(crate) struct LstmCoupled;
 const GATES: &[(usize, usize)] = &[(0, 0), (2, 1), (3, 2)];
 
 impl Equations for LstmCoupled {
-    const SLOTS: usize = 3;
-    const CELL_STATE: bool = true;
     const WIRING: Wiring = Wiring { slots: 3, input: GATES, hidden: GATES };
+    const BLOCKS: usize = 4;
+    const CELL_STATE: bool = true;
 
     #[inline(always)]
     fn forward<V: Vector>(z: &mut [V; 4], _h: V, c: V, _: &[V; 3]) -> (V, V) {

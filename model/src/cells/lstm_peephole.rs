@@ -23,9 +23,10 @@ pub(crate) struct LstmPeephole;
 const GATES: &[(usize, usize)] = &[(0, 0), (1, 1), (2, 2), (3, 3)];
 
 impl Equations for LstmPeephole {
-    const SLOTS: usize = 4;
-    const CELL_STATE: bool = true;
     const WIRING: Wiring = Wiring { slots: 4, input: GATES, hidden: GATES };
+    const CELL_STATE: bool = true;
+    const PEEPHOLES: bool = true;
+    const FORGET_BLOCK: Option<usize> = Some(1);
 
     #[inline(always)]
     fn forward<V: Vector>(z: &mut [V; 4], _h: V, c: V, [ci, cf, co]: &[V; 3]) -> (V, V) {

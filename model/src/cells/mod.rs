@@ -1,23 +1,40 @@
-//! The recurrent cells as equations on vectors of 16 units. One file a cell; nothing here knows memory, time or threads.
+//! The recurrent cells as equations on vectors of 16 units. One file a cell, and the list of them; nothing here knows memory, time or
+//! threads. docs/extending.md says how one is added.
 //!
 //! Weights have PyTorch's blocks of rows (LSTM i, f, g, o; GRU r, z, n). A cell keeps up to four vectors a unit and step, its slots:
 //! pre-activations first, after `forward` what `backward` needs, after `backward` the gradients of the pre-activations.
 
 mod gru;
+mod list;
 mod lstm;
 mod lstm_coupled;
 mod lstm_no_forget;
 mod lstm_peephole;
+mod residual;
 mod rnn;
 
-pub(crate) use gru::Gru;
-pub(crate) use lstm::Lstm;
-pub(crate) use lstm_coupled::LstmCoupled;
-pub(crate) use lstm_no_forget::LstmNoForget;
-pub(crate) use lstm_peephole::LstmPeephole;
-pub(crate) use rnn::{RnnRelu, RnnTanh};
+use crate::kernels::Vector;
 
-use crate::{config::Cell, kernels::Vector};
+use list::cells;
+
+cells! { $
+    /// Long short-term memory with forget gate.
+    Lstm = "lstm" in lstm,
+    /// Gated recurrent unit.
+    Gru = "gru" in gru,
+    /// Simple recurrent network, hyperbolic tangent.
+    RnnTanh = "rnn_tanh" in rnn,
+    /// Simple recurrent network, rectifier.
+    RnnRelu = "rnn_relu" in rnn,
+    /// LSTM of 1997: the forget gate is 1.
+    LstmNoForget = "lstm_no_forget" in lstm_no_forget,
+    /// LSTM with diagonal peephole connections.
+    LstmPeephole = "lstm_peephole" in lstm_peephole,
+    /// LSTM whose forget gate is 1 - input gate.
+    LstmCoupled = "lstm_coupled" in lstm_coupled,
+    /// Simple recurrent network whose output is added to its state.
+    Residual = "residual" in residual,
+}
 
 /// Which block of weight rows feeds which slot: (block, slot) pairs in the order of the weight rows.
 pub(crate) struct Wiring {
@@ -60,62 +77,25 @@ pub(crate) struct Cotangent<V> {
     pub(crate) c: V,
 }
 
-/// A cell's equations.
+/// A cell's equations, and what the rest of the program has to know of it.
 pub(crate) trait Equations {
+    const WIRING: Wiring;
     /// Slots in use, at most 4.
-    const SLOTS: usize;
+    const SLOTS: usize = Self::WIRING.slots;
+    /// Blocks of H rows in `weight_ih` and `weight_hh` (PyTorch's count), those without a wire included.
+    const BLOCKS: usize = Self::WIRING.input.len();
     /// Whether there is a state c beside h.
-    const CELL_STATE: bool;
+    const CELL_STATE: bool = false;
     /// Whether h reaches the next h by element, without weights.
     const DIRECT: bool = false;
-    const WIRING: Wiring;
+    /// Whether there are `w_ci`, `w_cf`, `w_co`.
+    const PEEPHOLES: bool = false;
+    /// The block of `bias_ih` that opens a learned forget gate.
+    const FORGET_BLOCK: Option<usize> = None;
 
     /// From pre-activations and the state before: the state (h, c). Leaves in `z` what `backward` needs.
     fn forward<V: Vector>(z: &mut [V; 4], h: V, c: V, peepholes: &[V; 3]) -> (V, V);
 
     /// Replaces what `forward` left in `z` by gradients of the pre-activations.
     fn backward<V: Vector>(z: &mut [V; 4], moment: &Moment<V>, peepholes: &[V; 3]) -> Cotangent<V>;
-}
-
-/// Evaluates an expression with `$e` bound to the cell's equations.
-macro_rules! with_equations {
-    ($cell:expr, $e:ident => $body:expr) => {
-        match $cell {
-            $crate::Cell::Lstm => {
-                type $e = $crate::cells::Lstm;
-                $body
-            }
-            $crate::Cell::RnnTanh => {
-                type $e = $crate::cells::RnnTanh;
-                $body
-            }
-            $crate::Cell::RnnRelu => {
-                type $e = $crate::cells::RnnRelu;
-                $body
-            }
-            $crate::Cell::Gru => {
-                type $e = $crate::cells::Gru;
-                $body
-            }
-            $crate::Cell::LstmNoForget => {
-                type $e = $crate::cells::LstmNoForget;
-                $body
-            }
-            $crate::Cell::LstmPeephole => {
-                type $e = $crate::cells::LstmPeephole;
-                $body
-            }
-            $crate::Cell::LstmCoupled => {
-                type $e = $crate::cells::LstmCoupled;
-                $body
-            }
-        }
-    };
-}
-pub(crate) use with_equations;
-
-impl Cell {
-    pub(crate) fn wiring(self) -> &'static Wiring {
-        with_equations!(self, E => const { &<E as Equations>::WIRING })
-    }
 }

@@ -18,8 +18,6 @@ pub(crate) struct RnnRelu;
 const ONE: &[(usize, usize)] = &[(0, 0)];
 
 impl Equations for RnnTanh {
-    const SLOTS: usize = 1;
-    const CELL_STATE: bool = false;
     const WIRING: Wiring = Wiring { slots: 1, input: ONE, hidden: ONE };
 
     #[inline(always)]
@@ -36,8 +34,6 @@ impl Equations for RnnTanh {
 }
 
 impl Equations for RnnRelu {
-    const SLOTS: usize = 1;
-    const CELL_STATE: bool = false;
     const WIRING: Wiring = Wiring { slots: 1, input: ONE, hidden: ONE };
 
     /// A NaN stays one: zero is not greater than it, so it is chosen.

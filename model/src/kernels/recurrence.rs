@@ -10,8 +10,7 @@ use super::{
     product::{Product, Run, Start},
     vector::Vector,
 };
-use crate::cells::{Cotangent, Equations, Moment, Wiring, with_equations};
-use crate::config::Cell;
+use crate::cells::{Cell, Cotangent, Equations, Moment, Wiring, with_equations};
 
 /// Most rows of a task: three register tiles.
 const ROWS_AT_A_TIME: usize = 36;

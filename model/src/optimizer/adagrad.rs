@@ -6,7 +6,7 @@
 //! ```
 
 use super::{
-    GradientView, Update, check_not_negative, decimal, filled,
+    GradientView, Method, Update, check_not_negative, decimal, filled,
     sweep::{Given, Rule, sweep},
 };
 use crate::{
@@ -53,16 +53,18 @@ impl AdaGrad {
         super::check_positive("epsilon", options.epsilon)?;
         Ok(Self { options, sum: filled(len, options.initial_accumulator_value) })
     }
+}
 
-    pub(super) fn state(&self) -> Vec<(&'static str, &Buffer)> {
+impl Method for AdaGrad {
+    fn state(&self) -> Vec<(&'static str, &Buffer)> {
         vec![("sum", &self.sum)]
     }
 
-    pub(super) fn state_mut(&mut self) -> Vec<&mut Buffer> {
+    fn state_mut(&mut self) -> Vec<&mut Buffer> {
         vec![&mut self.sum]
     }
 
-    pub(super) fn apply(
+    fn apply(
         &mut self,
         isa: Isa,
         values: &mut [f32],

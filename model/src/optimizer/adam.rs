@@ -12,7 +12,7 @@
 //! outside the vectors are computed in f64 and rounded once; powers by repeated multiplication.
 
 use super::{
-    GradientView, Update, check_share, decimal, filled,
+    GradientView, Method, Update, check_share, decimal, filled,
     sweep::{Given, Rule, sweep},
 };
 use crate::{
@@ -88,25 +88,6 @@ impl Adam {
         Ok(Self { beta1: decimal(beta1), beta2: decimal(beta2), epsilon, decay, exp_avg, exp_avg_sq, powers })
     }
 
-    pub(super) fn state(&self) -> Vec<(&'static str, &Buffer)> {
-        vec![("exp_avg", &self.exp_avg), ("exp_avg_sq", &self.exp_avg_sq)]
-    }
-
-    pub(super) fn state_mut(&mut self) -> Vec<&mut Buffer> {
-        vec![&mut self.exp_avg, &mut self.exp_avg_sq]
-    }
-
-    pub(super) fn apply(
-        &mut self,
-        isa: Isa,
-        values: &mut [f32],
-        gradient: (&GradientLayout, GradientView<'_>),
-        update: Update,
-    ) {
-        let element = self.element(update);
-        sweep(isa, values, [&mut self.exp_avg, &mut self.exp_avg_sq], gradient, element);
-    }
-
     fn element(&mut self, update: Update) -> Element {
         self.raise_powers(update.step);
         let (correction1, correction2) = (1.0 - self.powers.beta1, 1.0 - self.powers.beta2);
@@ -139,5 +120,26 @@ impl Adam {
                 self.powers.step = step;
             }
         }
+    }
+}
+
+impl Method for Adam {
+    fn state(&self) -> Vec<(&'static str, &Buffer)> {
+        vec![("exp_avg", &self.exp_avg), ("exp_avg_sq", &self.exp_avg_sq)]
+    }
+
+    fn state_mut(&mut self) -> Vec<&mut Buffer> {
+        vec![&mut self.exp_avg, &mut self.exp_avg_sq]
+    }
+
+    fn apply(
+        &mut self,
+        isa: Isa,
+        values: &mut [f32],
+        gradient: (&GradientLayout, GradientView<'_>),
+        update: Update,
+    ) {
+        let element = self.element(update);
+        sweep(isa, values, [&mut self.exp_avg, &mut self.exp_avg_sq], gradient, element);
     }
 }

@@ -13,7 +13,7 @@
 //! f64 and rounded once. PyTorch's eta takes the rate of the update before; where the rate never changes that is the same.
 
 use super::{
-    GradientView, Update, check_not_negative, decimal, filled,
+    GradientView, Method, Update, check_not_negative, decimal, filled,
     sweep::{Given, Rule, sweep},
 };
 use crate::{
@@ -71,36 +71,6 @@ impl Asgd {
         Ok(Self { options, ax: filled(len, 0.0) })
     }
 
-    /// The average: what an evaluation uses, from the first update on.
-    pub(super) fn average(&self) -> &[f32] {
-        &self.ax
-    }
-
-    pub(super) fn state(&self) -> Vec<(&'static str, &Buffer)> {
-        vec![(super::AVERAGE, &self.ax)]
-    }
-
-    pub(super) fn state_mut(&mut self) -> Vec<&mut Buffer> {
-        vec![&mut self.ax]
-    }
-
-    pub(super) fn apply(
-        &mut self,
-        isa: Isa,
-        values: &mut [f32],
-        gradient: (&GradientLayout, GradientView<'_>),
-        update: Update,
-    ) {
-        let eta = self.eta(update);
-        let element = Element {
-            given: Given::new(update, self.options.weight_decay),
-            keep: (1.0 - decimal(self.options.lambd) * eta) as f32,
-            rate: eta as f32,
-            share: self.share(update) as f32,
-        };
-        sweep(isa, values, [&mut self.ax], gradient, element);
-    }
-
     fn eta(&self, update: Update) -> f64 {
         let rate = f64::from(update.learning_rate);
         let slower = 1.0 + decimal(self.options.lambd) * rate * (update.step - 1) as f64;
@@ -115,5 +85,36 @@ impl Asgd {
             (Begin::WhenTold, None) => 1,
         };
         1.0 / averaged.max(1) as f64
+    }
+}
+
+impl Method for Asgd {
+    fn average(&self) -> Option<&[f32]> {
+        Some(&self.ax)
+    }
+
+    fn state(&self) -> Vec<(&'static str, &Buffer)> {
+        vec![(super::AVERAGE, &self.ax)]
+    }
+
+    fn state_mut(&mut self) -> Vec<&mut Buffer> {
+        vec![&mut self.ax]
+    }
+
+    fn apply(
+        &mut self,
+        isa: Isa,
+        values: &mut [f32],
+        gradient: (&GradientLayout, GradientView<'_>),
+        update: Update,
+    ) {
+        let eta = self.eta(update);
+        let element = Element {
+            given: Given::new(update, self.options.weight_decay),
+            keep: (1.0 - decimal(self.options.lambd) * eta) as f32,
+            rate: eta as f32,
+            share: self.share(update) as f32,
+        };
+        sweep(isa, values, [&mut self.ax], gradient, element);
     }
 }

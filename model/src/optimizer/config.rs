@@ -1,17 +1,20 @@
-//! Which optimizer, with its options, and how one is made of them. The names and defaults are PyTorch's.
+//! The list of optimizers: each with its options, and how it is made of them. Names are PyTorch's, where it has the optimizer.
 
 use super::{
+    Method,
     adagrad::{self, AdaGrad},
     adam::{Adam, Decay},
     asgd::{self, Asgd, Begin},
     check_not_negative,
+    lion::Lion,
     momentum::Momentum,
     rmsprop::{self, RmsProp},
     sgd::Sgd,
 };
-use crate::{ModelError, kernels::Buffer};
+use crate::ModelError;
 
-/// Which optimizer, with its options. `weight_decay` is added to the gradient as weight_decay · w (L2), but for AdamW.
+/// Which optimizer, with its options. `weight_decay` is added to the gradient as weight_decay · w (L2), but for AdamW
+/// and Lion.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum OptimizerConfig {
     /// `torch.optim.SGD`.
@@ -90,16 +93,15 @@ pub enum OptimizerConfig {
         /// L2 decay, at least 0.
         weight_decay: f32,
     },
-}
-
-/// An optimizer's state and what it does, by its kind.
-pub(super) enum Kind {
-    Sgd(Sgd),
-    Momentum(Momentum),
-    Adam(Adam),
-    RmsProp(RmsProp),
-    AdaGrad(AdaGrad),
-    Asgd(Asgd),
+    /// Lion.
+    Lion {
+        /// What is kept of the momentum in the direction of an update, in [0, 1).
+        beta1: f32,
+        /// Decay of the momentum, in [0, 1).
+        beta2: f32,
+        /// Weights are multiplied by 1 - learning rate · weight_decay first; at least 0.
+        weight_decay: f32,
+    },
 }
 
 impl OptimizerConfig {
@@ -112,66 +114,45 @@ impl OptimizerConfig {
             | Self::RmsProp { weight_decay, .. }
             | Self::AdaGrad { weight_decay, .. }
             | Self::Asgd { weight_decay, .. }
-            | Self::NtAsgd { weight_decay } => weight_decay,
+            | Self::NtAsgd { weight_decay }
+            | Self::Lion { weight_decay, .. } => weight_decay,
         }
     }
 
     /// The optimizer of so many parameters, at its beginning.
-    pub(super) fn build(self, len: usize) -> Result<Kind, ModelError> {
+    pub(super) fn build(self, len: usize) -> Result<Box<dyn Method>, ModelError> {
         check_not_negative("weight_decay", self.weight_decay())?;
         Ok(match self {
-            Self::Sgd { weight_decay } => Kind::Sgd(Sgd { weight_decay }),
+            Self::Sgd { weight_decay } => Box::new(Sgd { weight_decay }),
             Self::Momentum { momentum, nesterov, weight_decay } => {
-                Kind::Momentum(Momentum::new((momentum, nesterov), weight_decay, len)?)
+                Box::new(Momentum::new((momentum, nesterov), weight_decay, len)?)
             }
             Self::Adam { beta1, beta2, epsilon, weight_decay } => {
-                Kind::Adam(Adam::new((beta1, beta2), epsilon, Decay::Gradient(weight_decay), len)?)
+                Box::new(Adam::new((beta1, beta2), epsilon, Decay::Gradient(weight_decay), len)?)
             }
             Self::AdamW { beta1, beta2, epsilon, weight_decay } => {
-                Kind::Adam(Adam::new((beta1, beta2), epsilon, Decay::Decoupled(weight_decay), len)?)
+                Box::new(Adam::new((beta1, beta2), epsilon, Decay::Decoupled(weight_decay), len)?)
             }
             Self::RmsProp { alpha, epsilon, momentum, centered, weight_decay } => {
                 let options = rmsprop::Options { alpha, epsilon, momentum, centered, weight_decay };
-                Kind::RmsProp(RmsProp::new(options, len)?)
+                Box::new(RmsProp::new(options, len)?)
             }
             Self::AdaGrad { lr_decay, initial_accumulator_value, epsilon, weight_decay } => {
                 let options = adagrad::Options { lr_decay, initial_accumulator_value, epsilon, weight_decay };
-                Kind::AdaGrad(AdaGrad::new(options, len)?)
+                Box::new(AdaGrad::new(options, len)?)
             }
-            Self::Asgd { lambd, alpha, t0, weight_decay } => Kind::Asgd(Asgd::new(
+            Self::Asgd { lambd, alpha, t0, weight_decay } => Box::new(Asgd::new(
                 asgd::Options { lambd, alpha, begin: Begin::After(t0), weight_decay },
                 len,
             )?),
             // The power is of no account where the decay term is zero.
             Self::NtAsgd { weight_decay } => {
                 let options = asgd::Options { lambd: 0.0, alpha: 0.0, begin: Begin::WhenTold, weight_decay };
-                Kind::Asgd(Asgd::new(options, len)?)
+                Box::new(Asgd::new(options, len)?)
+            }
+            Self::Lion { beta1, beta2, weight_decay } => {
+                Box::new(Lion::new((beta1, beta2), weight_decay, len)?)
             }
         })
-    }
-}
-
-impl Kind {
-    pub(super) fn state(&self) -> Vec<(&'static str, &Buffer)> {
-        match self {
-            Self::Sgd(_) => Vec::new(),
-            Self::Momentum(momentum) => momentum.state(),
-            Self::Adam(adam) => adam.state(),
-            Self::RmsProp(rmsprop) => rmsprop.state(),
-            Self::AdaGrad(adagrad) => adagrad.state(),
-            Self::Asgd(asgd) => asgd.state(),
-        }
-    }
-
-    /// The buffers of [`Self::state`], in its order.
-    pub(super) fn state_mut(&mut self) -> Vec<&mut Buffer> {
-        match self {
-            Self::Sgd(_) => Vec::new(),
-            Self::Momentum(momentum) => momentum.state_mut(),
-            Self::Adam(adam) => adam.state_mut(),
-            Self::RmsProp(rmsprop) => rmsprop.state_mut(),
-            Self::AdaGrad(adagrad) => adagrad.state_mut(),
-            Self::Asgd(asgd) => asgd.state_mut(),
-        }
     }
 }

@@ -8,6 +8,7 @@ mod adagrad;
 mod adam;
 mod asgd;
 mod config;
+mod lion;
 mod momentum;
 mod rmsprop;
 mod sgd;
@@ -18,7 +19,6 @@ use crate::{
     kernels::{Buffer, Isa},
 };
 
-use config::Kind;
 pub use config::OptimizerConfig;
 
 /// The state that holds an average of the weights: where an optimizer has it, evaluations use it.
@@ -60,7 +60,34 @@ pub struct GradientView<'a> {
 /// An optimizer with its state.
 pub struct Optimizer {
     isa: Isa,
-    kind: Kind,
+    method: Box<dyn Method>,
+}
+
+/// What an optimizer is, each in a file of its own; `config` has the list of them.
+trait Method: Send + Sync {
+    /// Updates all parameters and the state, once.
+    fn apply(
+        &mut self,
+        isa: Isa,
+        values: &mut [f32],
+        gradient: (&GradientLayout, GradientView<'_>),
+        update: Update,
+    );
+
+    /// The state's buffers by their names, each as long as all parameters.
+    fn state(&self) -> Vec<(&'static str, &Buffer)> {
+        Vec::new()
+    }
+
+    /// The buffers of [`Self::state`], in its order.
+    fn state_mut(&mut self) -> Vec<&mut Buffer> {
+        Vec::new()
+    }
+
+    /// The average of the weights, where one is kept: what an evaluation uses, from the first update on.
+    fn average(&self) -> Option<&[f32]> {
+        None
+    }
 }
 
 impl Optimizer {
@@ -69,21 +96,18 @@ impl Optimizer {
     /// # Errors
     /// Options out of range, or a `CAROUSEL_ISA` that cannot be used.
     pub fn new(config: OptimizerConfig, layout: &ParameterLayout) -> Result<Self, ModelError> {
-        Ok(Self { isa: Isa::chosen()?, kind: config.build(layout.len())? })
+        Ok(Self { isa: Isa::chosen()?, method: config.build(layout.len())? })
     }
 
     /// The state's buffers by their names in PyTorch, each as long as all parameters. Empty for plain SGD.
     pub fn state(&self) -> Vec<(&'static str, &[f32])> {
-        self.kind.state().into_iter().map(|(name, buffer)| (name, &buffer[..])).collect()
+        self.method.state().into_iter().map(|(name, buffer)| (name, &buffer[..])).collect()
     }
 
     /// The average of the weights, in their order, where the optimizer keeps one: what an evaluation uses, once there was an
     /// update.
     pub fn average(&self) -> Option<&[f32]> {
-        match &self.kind {
-            Kind::Asgd(asgd) => Some(asgd.average()),
-            _ => None,
-        }
+        self.method.average()
     }
 
     /// Takes over a saved state: exactly the buffers of [`Self::state`], in any order.
@@ -110,7 +134,7 @@ impl Optimizer {
             }
             found.push(values.as_slice());
         }
-        for (buffer, values) in self.kind.state_mut().into_iter().zip(found) {
+        for (buffer, values) in self.method.state_mut().into_iter().zip(found) {
             buffer.copy_from_slice(values);
         }
         Ok(())
@@ -131,15 +155,7 @@ impl Optimizer {
         if update.step == 0 {
             return Err(ModelError::OptimizerOption("updates are numbered from 1".into()));
         }
-        let values = parameters.as_mut_slice();
-        match &mut self.kind {
-            Kind::Sgd(sgd) => sgd.apply(self.isa, values, (layout, gradient), update),
-            Kind::Momentum(momentum) => momentum.apply(self.isa, values, (layout, gradient), update),
-            Kind::Adam(adam) => adam.apply(self.isa, values, (layout, gradient), update),
-            Kind::RmsProp(rmsprop) => rmsprop.apply(self.isa, values, (layout, gradient), update),
-            Kind::AdaGrad(adagrad) => adagrad.apply(self.isa, values, (layout, gradient), update),
-            Kind::Asgd(asgd) => asgd.apply(self.isa, values, (layout, gradient), update),
-        }
+        self.method.apply(self.isa, parameters.as_mut_slice(), (layout, gradient), update);
         Ok(())
     }
 }

@@ -9,7 +9,7 @@
 //! Hinton, "On the importance of initialization and momentum in deep learning", ICML 2013, as PyTorch writes it.
 
 use super::{
-    GradientView, Update, check_share, filled,
+    GradientView, Method, Update, check_share, filled,
     sweep::{Given, Rule, sweep},
 };
 use crate::{
@@ -52,16 +52,18 @@ impl Momentum {
         check_share("momentum", momentum)?;
         Ok(Self { momentum, nesterov, weight_decay, buffer: filled(len, 0.0) })
     }
+}
 
-    pub(super) fn state(&self) -> Vec<(&'static str, &Buffer)> {
+impl Method for Momentum {
+    fn state(&self) -> Vec<(&'static str, &Buffer)> {
         vec![("momentum_buffer", &self.buffer)]
     }
 
-    pub(super) fn state_mut(&mut self) -> Vec<&mut Buffer> {
+    fn state_mut(&mut self) -> Vec<&mut Buffer> {
         vec![&mut self.buffer]
     }
 
-    pub(super) fn apply(
+    fn apply(
         &mut self,
         isa: Isa,
         values: &mut [f32],

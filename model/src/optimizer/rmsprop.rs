@@ -10,7 +10,7 @@
 //! The variance is not below zero but by rounding; there PyTorch would give NaN.
 
 use super::{
-    GradientView, Update, check_share, decimal, filled,
+    GradientView, Method, Update, check_share, decimal, filled,
     sweep::{Given, Rule, sweep},
 };
 use crate::{
@@ -91,19 +91,21 @@ impl RmsProp {
             grad_avg: options.centered.then(|| filled(len, 0.0)),
         })
     }
+}
 
-    pub(super) fn state(&self) -> Vec<(&'static str, &Buffer)> {
+impl Method for RmsProp {
+    fn state(&self) -> Vec<(&'static str, &Buffer)> {
         let momentum = self.momentum_buffer.iter().map(|buffer| ("momentum_buffer", buffer));
         let mean = self.grad_avg.iter().map(|buffer| ("grad_avg", buffer));
         std::iter::once(("square_avg", &self.square_avg)).chain(momentum).chain(mean).collect()
     }
 
-    pub(super) fn state_mut(&mut self) -> Vec<&mut Buffer> {
+    fn state_mut(&mut self) -> Vec<&mut Buffer> {
         let further = self.momentum_buffer.iter_mut().chain(&mut self.grad_avg);
         std::iter::once(&mut self.square_avg).chain(further).collect()
     }
 
-    pub(super) fn apply(
+    fn apply(
         &mut self,
         isa: Isa,
         values: &mut [f32],

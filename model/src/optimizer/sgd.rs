@@ -2,7 +2,7 @@
 //! untouched embedding rows stay as they are, and are not visited.
 
 use super::{
-    GradientView, Update,
+    GradientView, Method, Update,
     sweep::{Given, Rule, sweep, sweep_touched},
 };
 use crate::{
@@ -28,9 +28,9 @@ impl Rule<0> for Element {
     }
 }
 
-impl Sgd {
-    pub(super) fn apply(
-        &self,
+impl Method for Sgd {
+    fn apply(
+        &mut self,
         isa: Isa,
         values: &mut [f32],
         gradient: (&GradientLayout, GradientView<'_>),

@@ -119,10 +119,12 @@ impl Case {
             gradient[range.clone()].iter().map(|g| g * g).sum::<f32>().sqrt() / (spec.len() as f32).sqrt();
         let direction: Vec<f32> =
             range.clone().map(|at| gradient[at] / norm.max(1e-12) + 0.5 * unit(tensor as u32, at)).collect();
-        let computed =
+        let computed: f64 =
             gradient[range.clone()].iter().zip(&direction).map(|(g, d)| f64::from(*g) * f64::from(*d)).sum();
         // A rectifier's slope jumps where a unit turns on: stay near, and pay with the loss's rounding.
         let step = if self.config.cell == Cell::RnnRelu { 5e-4 } else { 2e-3 };
+        // Where the loss is steep it is curved too: nearer again, and its rounding weighs less.
+        let step = step / (computed as f32 / 4.0).max(1.0);
         let mut at = |step: f32| {
             let mut moved = parameters.clone();
             let values = &mut moved.as_mut_slice()[range.clone()];

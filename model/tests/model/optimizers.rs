@@ -40,6 +40,7 @@ fn every_kind() -> Vec<OptimizerConfig> {
         OptimizerConfig::AdaGrad { lr_decay, initial_accumulator_value, epsilon, weight_decay: 0.0 },
         OptimizerConfig::Asgd { lambd: 1e-4, alpha: 0.75, t0: 1, weight_decay: 0.0 },
         OptimizerConfig::NtAsgd { weight_decay: 0.0 },
+        OptimizerConfig::Lion { beta1, beta2, weight_decay: 0.01 },
     ]
 }
 
@@ -218,6 +219,20 @@ fn adagrad_follows_its_definition() {
     });
 }
 
+/// Chen et al. 2023, algorithm 2: the first moment of one decay, the direction of another.
+#[test]
+fn lion_follows_its_definition() {
+    for weight_decay in [0.0, 0.5] {
+        let kind = OptimizerConfig::Lion { beta1: 0.75, beta2: 0.95, weight_decay };
+        follow_definition(&format!("lion, decay {weight_decay}"), kind, 0.0, |_, state, w, g| {
+            let direction = 0.75 * state[0] + 0.25 * g;
+            state[0] = 0.95 * state[0] + 0.05 * g;
+            let sign = if direction == 0.0 { 0.0 } else { direction.signum() };
+            w - 0.1 * (sign + f64::from(weight_decay) * w)
+        });
+    }
+}
+
 /// `torch.optim.ASGD` with a decay term, which the reference vectors have not.
 #[test]
 fn asgd_decays_weights_and_rate() {
@@ -378,6 +393,7 @@ fn options_out_of_range_are_refused_by_name() {
             "initial_accumulator_value",
             OptimizerConfig::AdaGrad { lr_decay, initial_accumulator_value: -1.0, epsilon, weight_decay },
         ),
+        ("beta2", OptimizerConfig::Lion { beta1, beta2: 1.0, weight_decay }),
         ("lambd", OptimizerConfig::Asgd { lambd: f32::INFINITY, alpha: 0.75, t0: 0, weight_decay }),
     ] {
         let refused = Optimizer::new(kind, &layout).err();
