@@ -1,7 +1,7 @@
 //! Docker Compose on an engine of the test's own: a coordinator and workers in containers that are killed, paused, cut
 //! off, restarted and scaled, and still end with the digest of the run that nobody disturbed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::engine::{Engine, eventually, succeed};
@@ -40,27 +40,39 @@ const STEPS: u64 = 1500;
 /// The containers of one run; taken down with its volume when dropped.
 struct Cluster<'a> {
     engine: &'a Engine,
+    doors: Doors,
     folder: tempfile::TempDir,
     name: String,
 }
 
+/// Whether containers meet behind mutual TLS and the token, as compose.yaml has it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Doors {
+    Open,
+    Locked,
+}
+
 impl<'a> Cluster<'a> {
-    fn up(engine: &'a Engine, name: &str) -> Self {
+    fn up(engine: &'a Engine, name: &str, doors: Doors) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("data")).unwrap();
         std::fs::write(folder.path().join("data/text.txt"), text()).unwrap();
         std::fs::write(folder.path().join("run.toml"), CONFIG.replace("STEPS", &STEPS.to_string())).unwrap();
         // The containers' user is nobody here; it must be able to read them.
         succeed(Command::new("chmod").args(["-R", "a+rX"]).arg(folder.path()));
-        let cluster = Self { engine, folder, name: format!("carousel-{name}") };
+        if doors == Doors::Locked {
+            make_certificates(folder.path());
+        }
+        let cluster = Self { engine, doors, folder, name: format!("carousel-{name}") };
         cluster.scale(3);
         cluster
     }
 
     fn compose(&self, arguments: &[&str]) -> String {
         let mut command = self.engine.compose();
-        for file in ["docker/compose.yaml", "docker/compose.insecure.yaml"] {
-            command.arg("-f").arg(deploy(file));
+        command.arg("-f").arg(deploy("docker/compose.yaml"));
+        if self.doors == Doors::Open {
+            command.arg("-f").arg(deploy("docker/compose.insecure.yaml"));
         }
         command.args(["-p", &self.name]).args(arguments);
         command.env("CAROUSEL_CONFIG", self.folder.path().join("run.toml"));
@@ -137,6 +149,15 @@ impl Drop for Cluster<'_> {
             self.compose(&["down", "-t", "0", "-v"]);
         }
     }
+}
+
+/// As the README says: the containers' user owns what it must read.
+fn make_certificates(folder: &Path) {
+    let certs = folder.join("certs");
+    succeed(
+        Command::new(env!("CARGO_BIN_EXE_carousel")).arg("certs").arg(&certs).args(["--name", "coordinator"]),
+    );
+    succeed(Command::new("chown").args(["-R", "65532"]).arg(&certs));
 }
 
 fn carousel(subcommand: &str, run: PathBuf) -> String {
@@ -219,12 +240,12 @@ fn containers_killed_paused_cut_off_restarted_and_scaled_end_with_the_digest_of_
     };
     let Some(engine) = Engine::start() else { return };
     engine.build_image(&PathBuf::from(binary));
-    let alone = Cluster::up(&engine, "alone").digest();
+    let alone = Cluster::up(&engine, "alone", Doors::Open).digest();
     let faults: [(&str, Fault); 5] =
         [("restart", restart), ("scale", scale), ("kill", kill), ("pause", pause), ("cut", cut)];
     for (name, disturb) in faults {
         let began = std::time::Instant::now();
-        let cluster = Cluster::up(&engine, name);
+        let cluster = Cluster::up(&engine, name, Doors::Locked);
         disturb(&cluster);
         assert_eq!(cluster.digest(), alone, "{name}");
         crate::say_aloud(&format!("{name}: the same digest after {:.0} s", began.elapsed().as_secs_f64()));
