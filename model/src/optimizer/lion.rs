@@ -84,3 +84,20 @@ impl Method for Lion {
         sweep(isa, values, [&mut self.exp_avg], gradient, element);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sign_alone_decides_and_zero_has_none() {
+        let layout =
+            GradientLayout { dense_len: 3, dense_offset: 0, row_width: 1, rows: 0, rows_fold_into: None };
+        let gradient = GradientView { dense: &[4.0, -0.5, 0.0], rows: &[], row_values: &[] };
+        let update = Update { learning_rate: 0.25, ..Update::default() };
+        let (mut lion, mut weights) = (Lion::new((0.5, 0.75), 0.0, 3).unwrap(), [1.0; 3]);
+        lion.apply(Isa::chosen().unwrap(), &mut weights, (&layout, gradient), update);
+        assert_eq!(weights, [0.75, 1.25, 1.0]);
+        assert_eq!(lion.exp_avg[..], [1.0, -0.125, 0.0]);
+    }
+}
