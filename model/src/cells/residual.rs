@@ -89,8 +89,7 @@ mod tests {
             };
             let weights: Vec<Vec<f64>> = NAMES.iter().map(|name| tensor(name)).collect();
             let gradients = weights.iter().map(|weights| vec![0.0; weights.len()]).collect();
-            let [encoder, decoder, bias] =
-                ["encoder.weight", "decoder.weight", "decoder.bias"].map(|name| tensor(name));
+            let [encoder, decoder, bias] = ["encoder.weight", "decoder.weight", "decoder.bias"].map(tensor);
             Self { weights, encoder, decoder, bias, loss: 0.0, gradients }
         }
 
@@ -110,7 +109,7 @@ mod tests {
                 states.push(h.iter().zip(&change).map(|(h, change)| h + change).collect());
                 changes.push(change);
             }
-            let mut dh = vec![0.0; 19];
+            let mut dh = [0.0; 19];
             for t in (0..inputs.len()).rev() {
                 let from_loss = self.loss_of(&states[t + 1], targets[t]);
                 dh.iter_mut().zip(from_loss).for_each(|(dh, more)| *dh += more);
@@ -170,7 +169,8 @@ mod tests {
         let (inputs, targets, step_tokens) = (&inputs, &targets, (STEPS * STREAMS) as u64);
         let window = Window { seed: 1, step: 1, steps: STEPS, lanes: &LANES, inputs, targets, step_tokens };
         let mut carries = before;
-        let found = model.gradients(&parameters, &window, &mut carries, &[0..2]).unwrap();
+        let found =
+            model.gradients(&parameters, &window, &mut carries, std::slice::from_ref(&(0..2))).unwrap();
         let loss: f64 = found.losses.iter().map(|lane| lane.sum).sum();
         assert!((loss - reference.loss).abs() < 1e-5 * loss, "{loss}, expected {}", reference.loss);
         assert_close("carries", &carries, &after);
