@@ -64,12 +64,6 @@ impl Client {
         Ok(Session { client: self, sender, inbound })
     }
 
-    /// Begins a session and never reads it.
-    pub(super) fn keep(self, first: Message) -> (Self, Begun) {
-        let begun = self.begin(Some(first), 0).unwrap();
-        (self, begun)
-    }
-
     /// Begins a session and says nothing in it.
     pub(super) fn session_without_a_word(self) -> Result<Begun, Status> {
         self.begin(None, 0)
