@@ -9,7 +9,9 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use carousel_proto::PROTOCOL_VERSION;
-use carousel_proto::v1::{Bulk, BulkChunk, BulkStart, Hello, Ready, from_coordinator, from_worker::Message};
+use carousel_proto::v1::{
+    Bulk, BulkChunk, BulkStart, FromCoordinator, Hello, Ready, from_coordinator, from_worker::Message,
+};
 use tonic::Code;
 
 use crate::crew::Crew;
