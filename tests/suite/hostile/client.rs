@@ -69,9 +69,10 @@ impl Client {
         self.begin(None, 0)
     }
 
-    /// Begins a session with a header of so many bytes.
-    pub(super) fn session_with_a_header_of(self, bytes: usize) -> Result<Begun, Status> {
-        self.begin(Some(Message::Hello(hello())), bytes)
+    /// What a session comes to that has a header of so many bytes: HTTP's own refusals are found when it is read.
+    pub(super) fn session_with_a_header_of(self, bytes: usize) -> Result<Option<FromCoordinator>, Status> {
+        let (_sender, mut inbound) = self.begin(Some(Message::Hello(hello())), bytes)?;
+        self.runtime.block_on(inbound.message())
     }
 }
 
