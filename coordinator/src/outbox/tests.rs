@@ -71,8 +71,8 @@ async fn who_does_not_read_is_to_go_when_too_much_waits_and_nothing_waits_any_mo
         outbox.send(chunk(CHUNK_BYTES));
     }
     assert!(is_waiting(&watch) > 2 * CHUNK_BYTES);
-    let told = tokio::time::timeout(Duration::from_millis(20), watch.overstays()).await;
-    assert!(told.is_err(), "it is not over the bound yet: {told:?}");
+    let early = tokio::time::timeout(Duration::from_millis(20), watch.overstays()).await;
+    assert!(early.is_err(), "it is not over the bound yet: {early:?}");
     outbox.send(chunk(CHUNK_BYTES));
     let reason = told(&watch).await;
     assert!(reason.starts_with("it does not read: 314"), "three chunks and something for each: {reason}");
