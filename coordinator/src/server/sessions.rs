@@ -110,25 +110,41 @@ async fn who_does_not_read_is_gone_when_too_much_waits_and_its_connection_is_clo
     assert_eq!(join(&endpoint.connect().await.unwrap()).await.err().map(|s| s.to_string()), None);
 }
 
+fn shutdown() -> FromCoordinator {
+    let shutdown = Shutdown { reason: "too late".into(), ..Shutdown::default() };
+    message(from_coordinator::Message::Shutdown(shutdown))
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_dismissed_hears_why_before_all_else_and_who_stays_is_cut_off() {
+async fn who_is_dismissed_hears_why_and_can_take_its_leave() {
     let (endpoint, mut told) = serve();
-    let channel = endpoint.connect().await.unwrap();
-    let (sender, mut session) = join(&channel).await.unwrap();
+    let (sender, mut session) = join(&endpoint.connect().await.unwrap()).await.unwrap();
     let outbox = joined(&mut told).await;
     outbox.send(message(from_coordinator::Message::AskDigest(AskDigest {})));
+    outbox.send(chunk());
     assert!(session.next().await.unwrap().is_ok());
-    (0..4).for_each(|_| outbox.send(chunk()));
-    let shutdown = Shutdown { reason: "too late".into(), ..Shutdown::default() };
-    outbox.dismiss(message(from_coordinator::Message::Shutdown(shutdown.clone())));
+    outbox.dismiss(shutdown());
     let mut last = None;
     while let Some(message) = timeout(SOON, session.next()).await.unwrap() {
-        last = message.unwrap().message;
+        last = Some(message.unwrap());
     }
-    assert_eq!(last, Some(from_coordinator::Message::Shutdown(shutdown)));
-    let reason = gone(&mut told).await;
-    assert_eq!(reason, "it was still here 10 s after it was dismissed");
-    timeout(SOON, sender.closed()).await.expect("the connection is closed");
+    assert_eq!(last, Some(shutdown()));
+    drop(sender);
+    assert_eq!(timeout(SOON, gone(&mut told)).await.unwrap(), "it left");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_dismissed_and_stays_without_reading_is_cut_off() {
+    let (endpoint, mut told) = serve();
+    let (_sender, mut session) = join(&endpoint.connect().await.unwrap()).await.unwrap();
+    let outbox = joined(&mut told).await;
+    // More than HTTP/2 takes before it is read.
+    (0..3).for_each(|_| outbox.send(chunk()));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    outbox.dismiss(shutdown());
+    assert_eq!(gone(&mut told).await, "it was still here 10 s after it was dismissed");
+    let (messages, status) = read_out(&mut session).await;
+    assert!(status.is_some(), "the connection broke, after {messages} messages");
 }
 
 #[tokio::test(flavor = "multi_thread")]
