@@ -1,6 +1,7 @@
 //! The coordinator: owns a run. Membership, lane assignment, the commit protocol, the central clip, journal, checkpoints
 //! and metrics. It computes no model: weights and optimizer states are bytes to it, held by the workers.
 
+mod admission;
 mod append;
 mod board;
 pub mod checkpoint;
@@ -21,6 +22,7 @@ mod open;
 mod operations;
 pub mod operator;
 mod options;
+mod outbox;
 mod plan;
 pub mod protocol;
 mod replica;

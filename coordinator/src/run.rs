@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::Server;
 
+use crate::admission::Admission;
 use crate::append::Change;
 use crate::board::{Board, Noting};
 use crate::checkpoint::{CheckpointError, Saved};
@@ -33,7 +34,8 @@ const MAX_MESSAGE_BYTES: usize = 4 << 20;
 const FLOW_WINDOW_BYTES: u32 = 8 << 20;
 /// Connections that are served at once: a thousand workers have two or three each.
 const PLACES: usize = 8192;
-/// A worker has its session, a deposit and a few requests for windows under way; what is beyond waits at its side.
+/// A worker has its session, a deposit and a few requests for windows under way; what is beyond waits at its side. What all
+/// connections may have together is in `admission`.
 const MOST_STREAMS: u32 = 64;
 /// No call of the contract has more than a challenge and its answer.
 const MOST_HEADER_BYTES: u32 = 16 << 10;
@@ -229,6 +231,7 @@ impl Coordinator {
             limits: limits.clone(),
             next_worker: AtomicU64::new(1),
             gate: Gate::new(self.locks.join_token),
+            admission: Admission::new(),
         };
         let desk = Desk::new(sender.clone(), board.clone());
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();

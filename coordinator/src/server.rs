@@ -10,16 +10,17 @@ use carousel_proto::v1::{
     WindowReply, WindowRequest, from_worker,
 };
 use carousel_proto::{PROTOCOL_VERSION, WorkerId};
-use carousel_security::Gate;
+use carousel_security::{Gate, Peer};
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::admission::{Admission, Place};
 use crate::append::Change;
 use crate::deposit::{Deposit, DepositError, Depositor};
 use crate::intake::{Content, Intake, Limits};
 use crate::operations::Wish;
+use crate::outbox::{Outbox, PARTING, Watch, most_waiting, outbox};
 use crate::tokens::{TokenSource, WindowError};
 
 #[allow(
@@ -38,9 +39,6 @@ pub(crate) use generated::training_server::TrainingServer;
 
 /// A client that connects and says nothing is cut off after this long.
 const HELLO_PATIENCE: Duration = Duration::from_secs(10);
-
-/// Where the driver's messages to a worker go; dropping it ends the session.
-pub(crate) type Outbox = mpsc::UnboundedSender<Result<FromCoordinator, Status>>;
 
 /// What the sessions and the user tell the driver.
 #[derive(Debug)]
@@ -82,6 +80,8 @@ pub(crate) struct Service {
     pub next_worker: AtomicU64,
     /// Who joins.
     pub gate: Gate,
+    /// How much at once.
+    pub admission: Admission,
 }
 
 #[tonic::async_trait]
@@ -98,15 +98,17 @@ impl Training for Service {
         request: Request<Streaming<FromWorker>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         self.gate.join(&request)?;
+        let peer = Peer::of(&request)?;
+        let place = self.admission.session(&peer)?;
         let mut inbound = request.into_inner();
         let hello = hello(&mut inbound).await?;
         let worker = WorkerId(self.next_worker.fetch_add(1, Ordering::Relaxed));
-        let (outbox, messages) = mpsc::unbounded_channel();
+        let (outbox, messages, watch) = outbox(most_waiting(&self.limits));
         let joined = Notice::Joined { worker, hello, outbox };
         self.notices.send(joined).await.map_err(|_| Status::unavailable("the run is over"))?;
-        let intake = Intake::new(self.limits.clone());
-        tokio::spawn(listen(worker, inbound, intake, self.notices.clone()));
-        Ok(Response::new(Box::pin(UnboundedReceiverStream::new(messages))))
+        let session = Session { worker, peer, watch, notices: self.notices.clone(), _place: place };
+        tokio::spawn(session.listen(inbound, Intake::new(self.limits.clone())));
+        Ok(Response::new(Box::pin(messages)))
     }
 
     async fn deposit(
@@ -114,6 +116,7 @@ impl Training for Service {
         request: Request<Streaming<FromDepositor>>,
     ) -> Result<Response<DepositEnd>, Status> {
         self.gate.beside(&request)?;
+        let _place = self.admission.deposit(&Peer::of(&request)?)?;
         let refuse = |error: DepositError| Status::invalid_argument(error.to_string());
         let over = |_| Status::unavailable("the run is over");
         let mut inbound = request.into_inner();
@@ -135,6 +138,7 @@ impl Training for Service {
 
     async fn fetch_windows(&self, request: Request<WindowRequest>) -> Result<Response<WindowReply>, Status> {
         self.gate.beside(&request)?;
+        let _turn = self.admission.request().await?;
         let (tokens, request) = (self.tokens.clone(), request.into_inner());
         let reply = if tokens.is_on_disk() {
             let read = tokio::task::spawn_blocking(move || tokens.windows(&request)).await;
@@ -189,34 +193,59 @@ pub(crate) fn checked_hello(message: FromWorker) -> Result<Hello, Status> {
     Ok(hello)
 }
 
-/// Passes a worker's checked messages on until its stream ends or a message is refused.
-async fn listen(
+/// A worker's session after its Hello.
+struct Session {
     worker: WorkerId,
-    mut inbound: Streaming<FromWorker>,
-    mut intake: Intake,
+    peer: Peer,
+    watch: Watch,
     notices: mpsc::Sender<Notice>,
-) {
-    let reason = loop {
-        let message = match inbound.next().await {
-            None => break "it left".to_owned(),
-            Some(Err(status)) => break format!("the connection broke: {}", status.message()),
-            Some(Ok(message)) => message,
-        };
-        match intake.accept(message) {
-            Ok(None) => {}
-            Ok(Some(content)) => {
-                if notices.send(Notice::Said { worker, content }).await.is_err() {
-                    return;
-                }
+    _place: Place,
+}
+
+impl Session {
+    /// Passes what the worker says on until its stream ends, a message is refused, or it has to go. A worker that does not
+    /// take its leave is cut off: HTTP/2 would keep the stream of who does not read for as long as the connection lives.
+    async fn listen(self, inbound: Streaming<FromWorker>, intake: Intake) {
+        let worker = self.worker;
+        let reason = tokio::select! {
+            reason = self.take_in(inbound, intake) => reason,
+            reason = self.watch.overstays() => {
+                self.peer.hang_up();
+                reason
             }
-            Err(refusal) => break format!("it sent what does not fit: {refusal}"),
+        };
+        if self.notices.send(Notice::Gone { worker, reason }).await.is_err() {
+            tracing::debug!("{worker} left after the run was over");
         }
-    };
-    if notices.send(Notice::Gone { worker, reason }).await.is_err() {
-        tracing::debug!("{worker} left after the run was over");
+        if tokio::time::timeout(PARTING, self.watch.ended()).await.is_err() {
+            self.peer.hang_up();
+        }
+    }
+
+    /// Takes in checked messages until there are no more; gives the reason.
+    async fn take_in(&self, mut inbound: Streaming<FromWorker>, mut intake: Intake) -> String {
+        loop {
+            let message = match inbound.next().await {
+                None => return "it left".to_owned(),
+                Some(Err(status)) => return format!("the connection broke: {}", status.message()),
+                Some(Ok(message)) => message,
+            };
+            match intake.accept(message) {
+                Ok(None) => {}
+                Ok(Some(content)) => {
+                    let said = Notice::Said { worker: self.worker, content };
+                    if self.notices.send(said).await.is_err() {
+                        return "the run is over".to_owned();
+                    }
+                }
+                Err(refusal) => return format!("it sent what does not fit: {refusal}"),
+            }
+        }
     }
 }
 
+#[cfg(test)]
+mod sessions;
 #[cfg(test)]
 mod tests {
     use super::*;

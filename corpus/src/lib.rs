@@ -40,6 +40,7 @@ mod token_file;
 mod tokenize;
 mod tokenizer;
 mod tokens;
+mod whole;
 mod windows;
 
 pub use config::{DataConfig, Documents, EOS};
@@ -57,4 +58,5 @@ pub use token_file::{TokenFile, TokenFileError, TokenFileInfo};
 pub use tokenize::{Progress, Stage, Watch};
 pub use tokenizer::{DecodeStream, Limits, Subwords, Tokenizer, TokenizerConfig, TokenizerKind};
 pub use tokens::Tokens;
+pub use whole::read_whole;
 pub use windows::{RandomWindow, Span, WindowLengths};

@@ -19,7 +19,7 @@ use tonic::transport::server::Connected;
 
 use crate::{Credentials, Peer, Role};
 
-/// A handshake that takes longer is given up.
+/// A handshake, of TLS where there is one and then HTTP/2's first bytes, that takes longer is given up.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// A client that was refused has so long to hear why.
 const LINGER: Duration = Duration::from_secs(1);
@@ -27,6 +27,11 @@ const LINGER: Duration = Duration::from_secs(1);
 const WAITING: usize = 64;
 /// Refusals are told this seldom.
 const TELLING: Duration = Duration::from_secs(1);
+/// What every HTTP/2 client says first.
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// What a client without TLS hears that says something else: empty SETTINGS and GOAWAY with PROTOCOL_ERROR, by which also a
+/// client that speaks TLS knows that nobody does here.
+const GOODBYE: &[u8] = b"\0\0\0\x04\0\0\0\0\0\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\x01";
 /// After an error of the system, such as no file descriptor left.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -52,6 +57,8 @@ impl Door {
 #[derive(Debug)]
 pub struct Connection {
     stream: Side,
+    /// Of HTTP/2's preface, which was read here: what tonic is still to read.
+    preface: &'static [u8],
     peer: Peer,
     _place: OwnedSemaphorePermit,
 }
@@ -157,19 +164,55 @@ async fn let_in(
     place: OwnedSemaphorePermit,
     connections: mpsc::Sender<Connection>,
 ) {
-    let shaken = tokio::time::timeout(HANDSHAKE, shake_hands(stream, &door)).await;
+    let shaken = tokio::time::timeout(HANDSHAKE, begin(stream, &door)).await;
     let (stream, role) = match shaken {
-        Ok(Ok(shaken)) => shaken,
+        Ok(Ok(Some(shaken))) => shaken,
+        Ok(Ok(None)) => return tracing::debug!("{address} went without a word"),
         Ok(Err(error)) => return refusals.tell(address, &error.to_string()),
         Err(_) => {
             return refusals.tell(address, &format!("no handshake within {} s", HANDSHAKE.as_secs()));
         }
     };
     let peer = Peer::new(address, role, door.is_locked());
-    let connection = Connection { stream, peer, _place: place };
+    let connection = Connection { stream, preface: PREFACE, peer, _place: place };
     if connections.send(connection).await.is_err() {
         tracing::debug!("{address} came when the door was closed");
     }
+}
+
+/// Everything up to the first request; `None`: whoever it was has only looked whether somebody listens.
+async fn begin(stream: TcpStream, door: &Door) -> io::Result<Option<(Side, Option<Role>)>> {
+    let (mut stream, role) = shake_hands(stream, door).await?;
+    let greeted = match &mut stream {
+        Side::Plain(stream) => greet(stream).await,
+        Side::Tls(stream) => greet(stream).await,
+    };
+    match (greeted, stream) {
+        (Ok(greeted), stream) => Ok(greeted.then_some((stream, role))),
+        (Err(error), Side::Plain(mut stream)) => {
+            stream.write_all(GOODBYE).await?;
+            linger(stream).await;
+            Err(error)
+        }
+        (Err(error), Side::Tls(_)) => Err(error),
+    }
+}
+
+/// Reads HTTP/2's preface; whether anything came. A client that never says it would keep its place for ever.
+async fn greet(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<bool> {
+    let (mut said, mut length) = ([0; PREFACE.len()], 0);
+    while length < said.len() {
+        let read = stream.read(&mut said[length..]).await?;
+        if read == 0 && length == 0 {
+            return Ok(false);
+        }
+        length += read;
+        if read == 0 || said[..length] != PREFACE[..length] {
+            let found = said[..length].escape_ascii();
+            return Err(io::Error::other(format!("expected HTTP/2, found {length} bytes: {found}")));
+        }
+    }
+    Ok(true)
 }
 
 async fn shake_hands(stream: TcpStream, door: &Door) -> io::Result<(Side, Option<Role>)> {
@@ -208,6 +251,13 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.peer.cord().check(context)?;
+        if !self.preface.is_empty() {
+            let (now, later) = self.preface.split_at(buffer.remaining().min(self.preface.len()));
+            buffer.put_slice(now);
+            self.preface = later;
+            return Poll::Ready(Ok(()));
+        }
         match &mut self.stream {
             Side::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
             Side::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
@@ -221,6 +271,7 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.peer.cord().check(context)?;
         match &mut self.stream {
             Side::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
             Side::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
@@ -232,6 +283,7 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.peer.cord().check(context)?;
         match &mut self.stream {
             Side::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
             Side::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
@@ -246,6 +298,7 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.peer.cord().check(context)?;
         match &mut self.stream {
             Side::Plain(stream) => Pin::new(stream).poll_flush(context),
             Side::Tls(stream) => Pin::new(stream).poll_flush(context),

@@ -6,6 +6,7 @@
 
 mod certificates;
 mod connector;
+mod cord;
 mod credentials;
 mod incoming;
 mod join;

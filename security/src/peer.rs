@@ -8,6 +8,7 @@ use tonic::service::Interceptor;
 use tonic::{Extensions, Request, Status};
 
 use crate::Role;
+use crate::cord::Cord;
 
 /// The other end. tonic puts it into the extensions of every request of the connection.
 #[derive(Clone, Debug)]
@@ -20,6 +21,7 @@ pub struct Peer {
     pub locked: bool,
     /// Whether it has shown the join token on this connection; its clones know as well.
     joined: Arc<AtomicBool>,
+    cord: Cord,
 }
 
 /// A certificate that is good, but not for this.
@@ -34,7 +36,7 @@ pub struct Forbidden {
 
 impl Peer {
     pub(crate) fn new(address: SocketAddr, role: Option<Role>, locked: bool) -> Self {
-        Self { address, role, locked, joined: Arc::default() }
+        Self { address, role, locked, joined: Arc::default(), cord: Cord::default() }
     }
 
     /// Whoever sent a request.
@@ -66,6 +68,15 @@ impl Peer {
     /// It has shown the join token: what else comes on this connection is its.
     pub fn join(&self) {
         self.joined.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends the connection at once, whatever is on its way.
+    pub fn hang_up(&self) {
+        self.cord.cut();
+    }
+
+    pub(crate) fn cord(&self) -> &Cord {
+        &self.cord
     }
 
     /// Whether [`Peer::join`] was called for this connection.

@@ -197,3 +197,37 @@ async fn who_speaks_another_language_is_refused() {
     });
     assert_eq!(said.await.unwrap(), 0x15, "an alert of TLS");
 }
+
+/// What a plain door says to these bytes, and how long it takes until it closes the connection.
+fn say(address: SocketAddr, bytes: &[u8]) -> (Vec<u8>, Duration) {
+    let began = Instant::now();
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.write_all(bytes).unwrap();
+    let (mut heard, mut buffer) = (Vec::new(), [0; 256]);
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => return (heard, began.elapsed()),
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {
+                return (heard, began.elapsed());
+            }
+            read => heard.extend(&buffer[..read.unwrap()]),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_door_closes_on_who_says_no_preface_and_on_who_says_but_a_part_of_it() {
+    let address = serve(Door::Open, &[Role::Worker], 8);
+    let asked = |bytes: &'static [u8]| tokio::task::spawn_blocking(move || say(address, bytes));
+    let (nothing, part) = (asked(b""), asked(b"PRI * HTTP/2.0\r\n\r\nSM"));
+    let (heard, took) = asked(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    assert_eq!(heard[heard.len() - 4..], [0, 0, 0, 1], "GOAWAY for an error of the protocol");
+    assert!(took < Duration::from_secs(8), "{took:?}");
+    for silent in [nothing, part] {
+        let (heard, took) = silent.await.unwrap();
+        assert_eq!(heard, b"");
+        assert!(took > Duration::from_secs(9) && took < Duration::from_secs(15), "{took:?}");
+    }
+    call(address, Door::Open, Role::Coordinator).await.unwrap();
+}

@@ -1,18 +1,19 @@
 //! From a file and `--set` options to a resolved configuration: absolute paths, nothing left to the environment.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use carousel_corpus::expand;
+use carousel_corpus::{expand, read_whole};
 use toml::{Table, Value};
 
 use super::{Config, ConfigError, OneOrMany, TokenizerChoice, validate};
 
+/// A larger configuration is none: even one that names ten thousand files has less.
+const MOST_BYTES: u64 = 1 << 20;
+
 /// Reads a configuration, applies `--set` options in order, checks it and makes its paths absolute. Relative paths are
 /// relative to the working directory.
 pub(crate) fn load(path: &Path, sets: &[String]) -> Result<Config, ConfigError> {
-    let text =
-        fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.into(), source })?;
+    let text = text_of(path)?;
     let in_file = |source| ConfigError::Toml { path: path.into(), source: Box::new(source) };
     // The file by itself first: its errors carry line and column, which a table no longer knows.
     let mut config: Config = toml::from_str(&text).map_err(in_file)?;
@@ -31,9 +32,12 @@ pub(crate) fn load(path: &Path, sets: &[String]) -> Result<Config, ConfigError> 
 
 /// Reads the resolved configuration that is kept with a run.
 pub(crate) fn read_resolved(path: &Path) -> Result<Config, ConfigError> {
-    let text =
-        fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.into(), source })?;
+    let text = text_of(path)?;
     toml::from_str(&text).map_err(|source| ConfigError::Toml { path: path.into(), source: Box::new(source) })
+}
+
+fn text_of(path: &Path) -> Result<String, ConfigError> {
+    read_whole(path, MOST_BYTES).map_err(|source| ConfigError::Unreadable { path: path.into(), source })
 }
 
 /// Applies one `section.key=value`. The value is TOML where it parses as such, else a string.
@@ -104,6 +108,8 @@ fn absolute(path: &str) -> Result<String, ConfigError> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use carousel_coordinator::Schedule;
 
@@ -118,6 +124,15 @@ mod tests {
     }
 
     const MINIMAL: &str = "[data]\ntrain = \"/text\"\n[train]\nepochs = 2\n";
+
+    #[test]
+    fn a_file_that_is_too_large_for_a_configuration_is_refused() {
+        let told = load_text(&"#".repeat(MOST_BYTES as usize + 1), &[]).unwrap_err();
+        assert!(
+            told.ends_with("found 1048577 bytes, expected at most 1048576; is it the right file?"),
+            "{told}"
+        );
+    }
 
     #[test]
     fn a_minimal_file_gets_defaults_and_options_override() {

@@ -15,6 +15,7 @@ mod export;
 mod faults;
 mod formats;
 mod generation;
+mod hostile;
 mod learning;
 mod locks;
 mod netlab;

@@ -14,10 +14,10 @@ use carousel_proto::{Step, Term, WorkerId};
 
 use super::step::ReducedStep;
 use crate::failpoint::{FailPoint, reach};
+use crate::outbox::Outbox;
 use crate::protocol::{CarryOrigin, Exchange};
 use crate::replica::Sections;
 use crate::run_id::RunId;
-use crate::server::Outbox;
 
 struct Session {
     outbox: Outbox,
@@ -31,8 +31,8 @@ struct Session {
 
 impl Session {
     fn send(&self, message: Message) {
-        // A closed outbox means that the worker is gone; its session tells the driver.
-        self.outbox.send(Ok(FromCoordinator { message: Some(message) })).unwrap_or_default();
+        // A worker that is gone, or does not read, is noticed by its session, which tells the driver.
+        self.outbox.send(FromCoordinator { message: Some(message) });
     }
 
     fn send_bulk(&self, start: BulkStart, floats: &Arc<Vec<f32>>) {
@@ -99,15 +99,14 @@ impl Roster {
         self.sessions.insert(worker, session);
     }
 
-    /// Ends a session; whether there was one.
+    /// Ends a session, with nothing more than the reason; whether there was one.
     pub(super) fn dismiss(&mut self, worker: WorkerId, reason: &str, parting: Parting) -> bool {
-        let session = self.sessions.remove(&worker);
-        if let Some(session) = &session {
-            let (rejoin, discard) = (parting != Parting::Final, parting == Parting::RejoinAnew);
-            let (reason, unfinished) = (reason.into(), false);
-            session.send(Message::Shutdown(Shutdown { reason, rejoin, discard, unfinished }));
-        }
-        session.is_some()
+        let Some(session) = self.sessions.remove(&worker) else { return false };
+        let (rejoin, discard) = (parting != Parting::Final, parting == Parting::RejoinAnew);
+        let (reason, unfinished) = (reason.into(), false);
+        let shutdown = Message::Shutdown(Shutdown { reason, rejoin, discard, unfinished });
+        session.outbox.dismiss(FromCoordinator { message: Some(shutdown) });
+        true
     }
 
     /// The run is over; `unfinished`: it may go on another time, and whoever started the workers should know.

@@ -9,6 +9,8 @@ use crate::{DataConfig, Documents, FileStamp, Split, TokenizerConfig};
 
 /// The file.
 pub(super) const FILE: &str = "prepared.json";
+/// A larger one is none: some hundred bytes a file of the text, for a hundred thousand files.
+pub(super) const MOST_BYTES: u64 = 64 << 20;
 
 /// What the file says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

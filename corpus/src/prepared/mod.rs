@@ -10,7 +10,6 @@ mod fit;
 mod make;
 mod manifest;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 pub use self::error::PreparedError;
@@ -18,6 +17,7 @@ pub use self::fit::Opened;
 pub use self::make::Made;
 use self::manifest::Manifest;
 pub use self::manifest::SplitFigures;
+use crate::read_whole;
 use crate::token_file::FORMAT;
 
 const TOKENIZER_FILE: &str = "tokenizer.json";
@@ -41,7 +41,7 @@ impl Prepared {
         }
         let path = folder.join(manifest::FILE);
         let malformed = |reason: String| PreparedError::Manifest { path: path.clone(), reason };
-        let json = fs::read_to_string(&path).map_err(|error| malformed(error.to_string()))?;
+        let json = read_whole(&path, manifest::MOST_BYTES).map_err(|error| malformed(error.to_string()))?;
         let manifest: Manifest = serde_json::from_str(&json).map_err(|error| malformed(error.to_string()))?;
         if manifest.format != FORMAT {
             return Err(malformed(format!("format {:?}, expected {FORMAT:?}", manifest.format)));

@@ -13,6 +13,8 @@ use tonic::body::Body;
 
 use crate::session::MAX_MESSAGE_BYTES;
 
+/// Shorter pieces are joined as they come: a piece costs some 40 bytes beside its own, however short it is.
+const SHORT_BYTES: usize = 1024;
 /// gRPC's prefix of a message: one byte whether it is compressed, four of its length.
 const PREFIX_BYTES: usize = 5;
 
@@ -66,7 +68,7 @@ impl Messages {
     }
 }
 
-/// Bytes in pieces. What lies in one piece is handed out without a copy.
+/// Bytes in pieces. What lies in one piece is handed out without a copy, unless it is short.
 #[derive(Debug, Default)]
 struct Rope {
     /// None is empty.
@@ -79,6 +81,20 @@ impl Rope {
         if !piece.is_empty() {
             self.bytes += piece.len();
             self.pieces.push_back(piece);
+            self.join_short_ones();
+        }
+    }
+
+    /// Joins the last piece with those before it that are no longer, while both are short. Each time the bytes of the one
+    /// before are in a piece at least twice as long, so that a byte is copied no more than ten times; and the short pieces
+    /// that are left become shorter towards the end, so that they are few for their bytes.
+    fn join_short_ones(&mut self) {
+        while let Some(last) = self.pieces.pop_back() {
+            let joins = |before: &mut Bytes| before.len() <= last.len() && last.len() < SHORT_BYTES;
+            let Some(before) = self.pieces.pop_back_if(joins) else {
+                return self.pieces.push_back(last);
+            };
+            self.pieces.push_back([before, last].concat().into());
         }
     }
 
@@ -184,6 +200,27 @@ mod tests {
         let messages = read(vec![bytes.slice(..head), bytes.slice(head..)]).unwrap();
         let Some(Message::Segment(segment)) = &messages[0].message else { panic!("{messages:?}") };
         assert_eq!(segment.data.as_ptr(), bytes[head..].as_ptr());
+    }
+
+    #[test]
+    fn bytes_that_come_one_by_one_lie_in_few_pieces() {
+        let pattern = |sizes: &[usize]| {
+            let (mut rope, mut whole) = (Rope::default(), Vec::new());
+            for size in sizes.iter().cycle().take(200_000) {
+                let piece: Vec<u8> = (0..*size).map(|i| (whole.len() + i) as u8).collect();
+                whole.extend(&piece);
+                rope.push(piece.into());
+            }
+            // 40 bytes a piece are a quarter of the bytes at the most, beside a constant.
+            let most = whole.len() / 160 + SHORT_BYTES;
+            assert!(rope.pieces.len() <= most, "{} pieces of {sizes:?}", rope.pieces.len());
+            assert_eq!(rope.remaining(), whole.len());
+            assert!(rope.copy_to_bytes(whole.len()) == whole, "the bytes of {sizes:?}");
+        };
+        for sizes in [&[1][..], &[3, 2, 1], &[100, 1], &[1, 100], &[500, 3, 2], &[1023, 1], &[1024, 1, 1]] {
+            pattern(sizes);
+        }
+        pattern(&(1..64).rev().collect::<Vec<_>>());
     }
 
     #[test]
