@@ -7,44 +7,52 @@ use super::validate::require;
 
 /// `train.schedule`: a name, or a table with `kind`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum ScheduleConfig {
+    /// As it is.
     Constant,
+    /// Half a cosine down to the floor: Loshchilov and Hutter 2017.
     Cosine {
-        /// Steps of linear rise.
+        /// A linear rise before it. Unit: steps.
         #[serde(default)]
         warmup: u64,
-        /// Share of the rate that is left at the end.
+        /// What is left of the rate at the end. Unit: share.
         #[serde(default)]
         floor: f64,
     },
+    /// A line down to the floor.
     Linear {
-        /// Steps of linear rise.
+        /// A linear rise before it. Unit: steps.
         #[serde(default)]
         warmup: u64,
-        /// Share of the rate that is left at the end; 1: it stays.
+        /// What is left of the rate at the end; 1: all. Unit: share.
         #[serde(default)]
         floor: f64,
     },
+    /// Divided at each epoch beyond one: Zaremba et al. 2014.
     Zaremba {
-        /// The last epoch at the full rate.
+        /// The last at the full rate. Unit: epochs.
         after: u64,
-        /// Divisor for each epoch beyond it.
+        /// The divisor, for each epoch beyond it. Unit: none.
         divide: f64,
     },
+    /// Divided when validations get no better.
     Plateau {
-        /// Divisor when validations are not better than the best before them.
+        /// The divisor, when a validation is not better than the best before it. Unit: none.
         divide: f64,
-        /// Validations without improvement, in a row, that are put up with.
+        /// So many without improvement, in a row, are put up with. Unit: validations.
         #[serde(default)]
         patience: u32,
     },
+    /// Multiplied at milestones.
     Steps {
-        /// The last epochs (or steps) before a change, ascending.
+        /// The last epochs (or steps) before a change, ascending. Unit: `unit`.
         milestones: Vec<u64>,
-        /// What the rate is multiplied by after each.
+        /// What the rate is multiplied by after each. Unit: share.
         #[serde(default = "tenth")]
         factor: f64,
+        /// What milestones count.
         #[serde(default)]
         unit: Unit,
     },
@@ -52,6 +60,7 @@ pub(crate) enum ScheduleConfig {
 
 /// What milestones count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Unit {
     #[default]
