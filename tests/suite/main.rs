@@ -17,6 +17,7 @@ mod formats;
 mod generation;
 mod learning;
 mod locks;
+mod mistakes;
 mod netlab;
 mod operate;
 mod prepare;
