@@ -23,6 +23,8 @@ pub mod operator;
 mod options;
 mod plan;
 pub mod protocol;
+#[cfg(test)]
+mod reference;
 mod replica;
 mod run;
 mod run_id;
