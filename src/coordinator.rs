@@ -17,7 +17,7 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     run: RunArguments,
     /// Where workers connect to
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = security::socket_address)]
     listen: SocketAddr,
     #[command(flatten)]
     security: SecurityArguments,

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt::Display;
+use std::io::ErrorKind;
 
 use carousel_coordinator::checkpoint::CheckpointError;
 use carousel_coordinator::{CutError, JournalError, RunError};
@@ -15,10 +16,10 @@ use crate::config::ConfigError;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     /// What the user gave cannot be worked with; nothing was started or written.
-    #[error("error: {0}")]
+    #[error("error: {}{}", .0, next_step(&**.0))]
     BadInput(Box<dyn Error + Send + Sync>),
     /// It was worked on, and went wrong.
-    #[error("error: {0}")]
+    #[error("error: {}{}", .0, next_step(&**.0))]
     Failed(Box<dyn Error + Send + Sync>),
     /// The user ended it, and nothing is lost.
     #[error("stopped after step {step}; go on with --resume")]
@@ -50,6 +51,24 @@ impl Failure {
             Self::Failed(_) => 1,
             Self::Interrupted { .. } | Self::Stopped => 130,
         }
+    }
+}
+
+/// What to do about what the operating system said, wherever below an error it said so.
+fn next_step(error: &(dyn Error + 'static)) -> &'static str {
+    let mut causes = std::iter::successors(Some(error), |&error| error.source());
+    let said = causes.find_map(|error| error.downcast_ref::<std::io::Error>());
+    match said.map(std::io::Error::kind) {
+        Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
+            "; make room there and give the command again, with --resume where a run had begun"
+        }
+        Some(ErrorKind::ReadOnlyFilesystem) => "; name a place that can be written to",
+        Some(ErrorKind::PermissionDenied) => "; let this user have it, or name another place",
+        Some(ErrorKind::AlreadyExists) => "; something else is there: name another place",
+        Some(ErrorKind::NotADirectory) => "; a file is where a folder should be: name another place",
+        Some(ErrorKind::AddrInUse) => "; end what listens there, or name another port",
+        Some(ErrorKind::AddrNotAvailable) => "; name an address that this machine has",
+        _ => "",
     }
 }
 

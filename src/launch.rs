@@ -155,7 +155,7 @@ pub(crate) fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
 #[derive(Debug, clap::Args)]
 pub(crate) struct MetricsArguments {
     /// Serve GET /metrics (for Prometheus) and GET /healthz, as plain HTTP
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = crate::security::socket_address)]
     metrics: Option<SocketAddr>,
     /// Serve them beyond this machine too: everybody who reaches the port can read them
     #[arg(long, requires = "metrics")]

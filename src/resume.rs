@@ -15,21 +15,32 @@ use crate::launch;
 /// Why a run cannot be gone on with as asked.
 #[derive(Debug, thiserror::Error)]
 enum ResumeError {
+    #[error("{run}: there is no run to go on with; start one without --resume, or give --start-or-resume")]
+    None { run: String },
     #[error(
         "{run}: {key} is {found}, the run's own config.toml has {own}; --resume may only raise train.epochs or train.steps"
     )]
     Differs { run: String, key: String, found: String, own: String },
-    #[error("{run}: the training, validation or test text is not the one this run was made with")]
+    #[error(
+        "{run}: the training, validation or test text is not the one this run was made with; bring that one back, or begin a run in another folder by --run"
+    )]
     Data { run: String },
-    #[error("{run}: the run started from model.weights, and no checkpoint of it is left to go on from")]
+    #[error(
+        "{run}: the run started from model.weights, and no checkpoint of it is left to go on from; begin a run in another folder by --run"
+    )]
     Weights { run: String },
-    #[error("{run}: the tokenizer made from the text is not the run's tokenizer.json")]
+    #[error(
+        "{run}: the tokenizer made from the text is not the run's tokenizer.json, so the text is another; bring back the run's, or begin a run in another folder by --run"
+    )]
     Tokenizer { run: String },
 }
 
 /// The latest whole checkpoint of a run, when `config` may go on with it; none when the run has not come so far.
 pub(crate) fn find(folder: &Path, config: &mut Config) -> Result<Option<Checkpoint>, Failure> {
     let run = RunFolder::new(folder);
+    if !run.config().exists() {
+        return Err(Failure::bad_input(ResumeError::None { run: folder.display().to_string() }));
+    }
     let own = config::read_resolved(&run.config())?;
     if let Some(weights) = &mut config.model.weights {
         import::identify(weights, own.model.weights.as_ref())?;

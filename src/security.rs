@@ -85,6 +85,12 @@ impl SecurityArguments {
     }
 }
 
+/// Where to listen, as a user gives it.
+pub(crate) fn socket_address(given: &str) -> Result<SocketAddr, String> {
+    let expected = "expected an IP address and a port, as 127.0.0.1:7700, or 0.0.0.0:7700 for every network";
+    given.parse().map_err(|_| expected.into())
+}
+
 /// How an address behind a door begins.
 pub(crate) fn scheme(door: &Door) -> &'static str {
     if door.is_locked() { "https" } else { "http" }

@@ -25,6 +25,8 @@ mod options;
 mod outbox;
 mod plan;
 pub mod protocol;
+#[cfg(test)]
+mod reference;
 mod replica;
 mod run;
 mod run_id;

@@ -12,65 +12,70 @@ use serde::Serialize;
 use crate::append::{AppendFile, Appended, News};
 use crate::tensorboard::EventFile;
 
-/// A committed step. `seconds` is the wall time of this step, from the commit before it.
+/// A committed step. Each figure ends its meaning with its unit, here and below: docs/metrics.md is made from them
+/// (`reference`).
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct StepMetrics {
-    /// The step, counted from 1.
+    /// The step, counted from 1. Unit: steps.
     pub step: u64,
-    /// Its epoch, counted from 1.
+    /// Its epoch, counted from 1. Unit: epochs.
     pub epoch: u64,
-    /// Mean training loss, nats a token.
+    /// Mean training loss. Unit: nats a token.
     pub loss: f64,
-    /// The learning rate.
+    /// The learning rate. Unit: none.
     pub learning_rate: f32,
-    /// The gradient's L2 norm before the clip.
+    /// The gradient's L2 norm, before the clip. Unit: L2 norm.
     pub grad_norm: f64,
-    /// The factor of the clip.
+    /// The factor of the clip. Unit: none.
     pub clip_scale: f32,
-    /// Targets of the step.
+    /// Targets of the step. Unit: tokens.
     pub tokens: u64,
-    /// Wall time of the step.
+    /// Wall time of the step, from the commit before it. Unit: seconds.
     pub seconds: f64,
-    /// Workers that took part.
+    /// Those that took part. Unit: workers.
     pub workers: usize,
-    /// The term of the commit.
+    /// The term of the commit. Unit: terms.
     pub term: u64,
 }
 
 /// A validation.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ValidMetrics {
-    /// The step after which it was made.
+    /// The step after which it was made. Unit: steps.
     pub step: u64,
-    /// The epoch of that step.
+    /// The epoch of that step. Unit: epochs.
     pub epoch: u64,
-    /// Mean loss, nats a token.
+    /// Mean loss. Unit: nats a token.
     pub valid_loss: f64,
-    /// `exp(valid_loss)`.
+    /// `exp(valid_loss)`. Unit: none.
     pub valid_perplexity: f64,
-    /// Targets evaluated.
+    /// Targets evaluated. Unit: tokens.
     pub tokens: u64,
-    /// Wall time.
+    /// Wall time. Unit: seconds.
     pub seconds: f64,
     /// The step whose weights are the first of NT-ASGD's average, once it has begun: from the validation that began it on.
+    /// Unit: steps.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub averaged_from: Option<u64>,
 }
 
 /// The test figures at the end of a run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TestMetrics {
-    /// The run's last step.
+    /// The run's last step. Unit: steps.
     pub step: u64,
-    /// The epoch of that step.
+    /// The epoch of that step. Unit: epochs.
     pub epoch: u64,
-    /// Mean loss, nats a token.
+    /// Mean loss. Unit: nats a token.
     pub test_loss: f64,
-    /// `exp(test_loss)`.
+    /// `exp(test_loss)`. Unit: none.
     pub test_perplexity: f64,
-    /// Targets evaluated.
+    /// Targets evaluated. Unit: tokens.
     pub tokens: u64,
-    /// Wall time.
+    /// Wall time. Unit: seconds.
     pub seconds: f64,
 }
 

@@ -37,7 +37,9 @@ pub enum OperatorError {
         problem: String,
     },
     /// Nobody is there.
-    #[error("{address}: no coordinator can be reached there: {problem}")]
+    #[error(
+        "{address}: no coordinator can be reached there: {problem}; expected the address that it printed as \"listening\""
+    )]
     Unreachable {
         /// Where.
         address: String,

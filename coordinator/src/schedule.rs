@@ -8,58 +8,54 @@ use crate::trigger::Trigger;
 
 /// How the learning rate changes over a run; `train.schedule` of a configuration: a name, or a table with `kind`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Schedule {
     /// The same at every step.
     Constant,
-    /// Rises linearly over `warmup` steps, then falls along a half cosine to `floor` times the peak at the last step
-    /// (Loshchilov & Hutter 2017, eq. 5, one period).
+    /// Half a cosine down to the floor at the last step: Loshchilov and Hutter 2017, eq. 5, one period.
     Cosine {
-        /// Steps of linear rise.
+        /// A linear rise before it. Unit: steps.
         #[serde(default)]
         warmup: u64,
-        /// Share of the peak that is left at the end, in [0, 1].
+        /// What is left of the rate at the end, in [0, 1]. Unit: share.
         #[serde(default)]
         floor: f64,
     },
-    /// Rises linearly over `warmup` steps, then falls linearly to `floor` times the peak at the last step; a floor of 1
-    /// stays at the peak.
+    /// A line down to the floor at the last step; a floor of 1 stays at the peak.
     Linear {
-        /// Steps of linear rise.
+        /// A linear rise before it. Unit: steps.
         #[serde(default)]
         warmup: u64,
-        /// Share of the peak that is left at the end, in [0, 1].
+        /// What is left of the rate at the end, in [0, 1]; 1: all. Unit: share.
         #[serde(default)]
         floor: f64,
     },
-    /// Rises linearly over `warmup` steps to the peak, then falls with the inverse square root of the step, whatever the run's
-    /// length (Vaswani et al. 2017, "Attention is all you need", eq. 3).
+    /// With the inverse square root of the step, whatever the run's length: Vaswani et al. 2017, eq. 3.
     InverseSqrt {
-        /// Steps of linear rise, at least 1.
+        /// A linear rise before it, at least 1. Unit: steps.
         warmup: u64,
     },
-    /// Constant through epoch `after`, then divided by `divide` at the start of each further epoch
-    /// (Zaremba, Sutskever & Vinyals 2014, section 4.1).
+    /// Divided at the start of each epoch beyond one: Zaremba, Sutskever and Vinyals 2014, section 4.1.
     Zaremba {
-        /// The last epoch at the full rate, counted from 1.
+        /// The last at the full rate, counted from 1. Unit: epochs.
         after: u64,
-        /// Divisor for each epoch beyond it.
+        /// The divisor, for each epoch beyond it. Unit: none.
         divide: f64,
     },
-    /// Divided by `divide` when more than `patience` validations in a row were not below the best before them, and
-    /// again when as many more were not.
+    /// Divided when validations get no better, and again when as many more have not.
     Plateau {
-        /// Divisor.
+        /// The divisor, when more validations than are put up with were not below the best before them. Unit: none.
         divide: f64,
-        /// Validations without improvement that are put up with.
+        /// So many without improvement, in a row, are put up with. Unit: validations.
         #[serde(default)]
         patience: u32,
     },
-    /// Multiplied by `factor` after each milestone.
+    /// Multiplied at milestones.
     Steps {
-        /// The last epochs, or the last steps, before a change; ascending, counted from 1.
+        /// The last epochs (or steps) before a change, ascending, counted from 1. Unit: `unit`.
         milestones: Vec<u64>,
-        /// Factor, above 0 and at most 1.
+        /// What the rate is multiplied by after each, above 0 and at most 1. Unit: share.
         #[serde(default = "tenth")]
         factor: f64,
         /// What milestones count.
@@ -74,6 +70,7 @@ fn tenth() -> f64 {
 
 /// What milestones count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Unit {
     /// Epochs.

@@ -162,7 +162,8 @@ pub(crate) fn check_version(who: &str, program_version: &str, protocol: u32) -> 
     let (ours, theirs) = (env!("CARGO_PKG_VERSION"), program_version.chars().filter(|c| !c.is_control()));
     let theirs: String = theirs.take(40).collect();
     Err(Status::failed_precondition(format!(
-        "this coordinator (carousel {ours}) speaks protocol {PROTOCOL_VERSION}, the {who} (carousel {theirs}) speaks {protocol}"
+        "this coordinator (carousel {ours}) speaks protocol {PROTOCOL_VERSION}, the {who} (carousel {theirs}) speaks {protocol}; \
+         run the same program at both ends"
     )))
 }
 

@@ -18,7 +18,7 @@ pub enum CorpusError {
         setting: String,
     },
     /// A path that was named does not exist.
-    #[error("{setting}: there is no file or folder {}", path.display())]
+    #[error("{setting}: there is no file or folder {}; correct the path, which begins at the working directory", path.display())]
     NotFound {
         /// The configuration key or option.
         setting: String,
@@ -54,7 +54,7 @@ pub enum CorpusError {
         path: PathBuf,
     },
     /// No file below a folder matches `data.include`.
-    #[error("{setting}: no file below {} matches data.include = {include:?}", path.display())]
+    #[error("{setting}: no file below {}{}; name another folder or a file", path.display(), matching(include))]
     NoMatch {
         /// The configuration key or option.
         setting: String,
@@ -72,7 +72,7 @@ pub enum CorpusError {
         source: globset::Error,
     },
     /// A file is not UTF-8.
-    #[error("{setting}: {}, line {line}: not UTF-8 (byte offset {offset})", path.display())]
+    #[error("{setting}: {}, line {line}: not UTF-8 (byte offset {offset}); convert the file, as with iconv -t UTF-8", path.display())]
     NotUtf8 {
         /// The configuration key or option.
         setting: String,
@@ -147,7 +147,7 @@ pub enum CorpusError {
         feature: &'static str,
     },
     /// Everything that was named was read, and there was not one character in it.
-    #[error("{setting}: the text is empty ({} read)", list(paths))]
+    #[error("{setting}: the text is empty ({} read); name one with something in it", list(paths))]
     EmptyText {
         /// The configuration key or option.
         setting: String,
@@ -244,6 +244,10 @@ fn bad_column(column: &str, found: Option<&str>, columns: &[String]) -> String {
         Some(found) => format!("column {column:?} (data.field) holds {found}, expected strings"),
         None => format!("no column {column:?} (data.field); there are: {}", columns.join(", ")),
     }
+}
+
+fn matching(include: &[String]) -> String {
+    if include.is_empty() { String::new() } else { format!(" matches data.include = {include:?}") }
 }
 
 fn list(paths: &[PathBuf]) -> String {

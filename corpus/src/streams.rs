@@ -39,7 +39,7 @@ pub enum PlanError {
     /// The text does not fill one window of every stream.
     #[error(
         "the text has {tokens} tokens; one window of every stream needs {needed} \
-         (train.streams = {streams} times train.window = {window}, and 1)"
+         (train.streams = {streams} times train.window = {window}, and 1): give more text, or lower one of them"
     )]
     TooFewTokens {
         /// Length of the text, in tokens.

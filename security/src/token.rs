@@ -90,7 +90,7 @@ pub enum JoinError {
     #[error("the challenge was answered before, or was never made")]
     Used,
     /// Another token.
-    #[error("the join token is not this run's")]
+    #[error("the join token is not this run's: give the --token-file that the coordinator has")]
     Wrong,
 }
 

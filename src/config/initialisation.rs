@@ -13,18 +13,25 @@ use super::{ConfigError, Model};
 
 /// By what rule. The resolved configuration has it by name.
 #[derive(Clone, Debug, PartialEq, Serialize, serde::Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum Init {
+    /// Every tensor uniform in (-range, range).
     Uniform(Range),
+    /// Glorot and Bengio 2010, for each gate's block.
     Glorot(Range),
+    /// Recurrent blocks are orthogonal matrices: Saxe et al. 2014.
     Orthogonal(Range),
+    /// As `torch.nn.LSTM`: uniform in (-a, a), a = 1 / sqrt(hidden units).
     Pytorch(Range),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, serde::Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Range {
-    /// Half the width of the uniform distribution: of every tensor, or of embedding and decoder where the rule is of the layers.
+    /// Half the width of the uniform distribution: of every tensor, or of embedding and decoder where the rule is of the
+    /// layers. Unit: none.
     pub range: f32,
 }
 

@@ -22,7 +22,7 @@ pub(crate) fn load(path: &Path, sets: &[String]) -> Result<Config, ConfigError> 
         set(&mut table, given)?;
         config = table.clone().try_into().map_err(|error: toml::de::Error| ConfigError::Set {
             given: given.clone(),
-            problem: error.message().into(),
+            problem: super::advice::of(error.message()),
         })?;
     }
     validate(&config)?;
@@ -163,7 +163,7 @@ mod tests {
     fn errors_name_line_key_finding_and_expectation() {
         let cases: &[(&str, &[&str], &[&str])] = &[
             ("[data]\ntrian = \"x\"\n", &[], &["run.toml", "line 2", "unknown field `trian`", "`train`"]),
-            ("[train]\nwindow = \"x\"\n", &[], &["line 2", "invalid type", "expected u32"]),
+            ("[train]\nwindow = \"x\"\n", &[], &["line 2", "invalid type", "expected a whole number from 0"]),
             ("[train\n", &[], &["line 1"]),
             (MINIMAL, &["train.lr=1"], &["--set train.lr=1", "unknown field `lr`", "learning_rate"]),
             (MINIMAL, &["window"], &["--set window", "expected section.key=value"]),

@@ -9,106 +9,143 @@ use super::validate::require;
 
 /// `train.optimizer`: a name, or a table with `kind`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum Optimizer {
+    /// Plain stochastic gradient descent.
     Sgd(Sgd),
+    /// SGD with momentum, dampening 0.
     Momentum(Momentum),
     /// Momentum in Nesterov's form.
     Nesterov(Momentum),
+    /// Kingma and Ba 2015.
     Adam(Adam),
+    /// Adam with decoupled weight decay: Loshchilov and Hutter 2019.
     #[serde(rename = "adamw")]
     AdamW(AdamW),
+    /// Tieleman and Hinton 2012.
     #[serde(rename = "rmsprop")]
     RmsProp(RmsProp),
+    /// Duchi et al. 2011.
     #[serde(rename = "adagrad")]
     AdaGrad(AdaGrad),
+    /// Averaged SGD: Polyak and Juditsky 1992.
     Asgd(Asgd),
+    /// SGD that is averaged once validations get no better: Merity et al. 2017.
     NtAsgd(NtAsgd),
+    /// The sign of the momentum and the gradient: Chen et al. 2023.
     Lion(Lion),
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Sgd {
+    /// Added to the gradient: it times the weight (L2). Unit: none.
     pub weight_decay: f32,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Momentum {
-    /// What is kept of the direction of the updates before.
+    /// What is kept of the direction of the updates before. Unit: share.
     pub momentum: f32,
+    /// Added to the gradient: it times the weight (L2). Unit: none.
     pub weight_decay: f32,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Adam {
+    /// What is kept of the mean of the gradients. Unit: share.
     pub beta1: f32,
+    /// What is kept of the mean of their squares. Unit: share.
     pub beta2: f32,
+    /// Added to the root that is divided by. Unit: none.
     pub epsilon: f32,
-    /// As a part of the gradient (L2).
+    /// Added to the gradient: it times the weight (L2). Unit: none.
     pub weight_decay: f32,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct AdamW {
+    /// What is kept of the mean of the gradients. Unit: share.
     pub beta1: f32,
+    /// What is kept of the mean of their squares. Unit: share.
     pub beta2: f32,
+    /// Added to the root that is divided by. Unit: none.
     pub epsilon: f32,
-    /// Straight on the weights.
+    /// Straight on the weights: the learning rate times it times the weight is taken off. Unit: none.
     pub weight_decay: f32,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct RmsProp {
-    /// Decay of the mean square.
+    /// What is kept of the mean of the squares. Unit: share.
     pub alpha: f32,
+    /// Added to the root that is divided by. Unit: none.
     pub epsilon: f32,
+    /// What is kept of the direction of the updates before. Unit: share.
     pub momentum: f32,
     /// Whether the mean square is taken about the mean.
     pub centered: bool,
+    /// Added to the gradient: it times the weight (L2). Unit: none.
     pub weight_decay: f32,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct AdaGrad {
+    /// The rate is divided by 1 + it times the steps before. Unit: none.
     pub lr_decay: f32,
+    /// Where the sums of squares begin. Unit: none.
     pub initial_accumulator_value: f32,
+    /// Added to the root that is divided by. Unit: none.
     pub epsilon: f32,
+    /// Added to the gradient: it times the weight (L2). Unit: none.
     pub weight_decay: f32,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Asgd {
+    /// How fast the rate falls. Unit: none.
     pub lambd: f32,
-    /// Power by which the rate falls.
+    /// The power by which the rate falls. Unit: none.
     pub alpha: f32,
-    /// The average leaves out so many updates.
+    /// The average leaves out the first so many. Unit: steps.
     pub t0: u64,
+    /// Added to the gradient: it times the weight (L2). Unit: none.
     pub weight_decay: f32,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct NtAsgd {
-    /// The average begins when a validation is worse than the best of those more than so many back.
+    /// The average begins when a validation is worse than the best of those more than so many back. Unit: validations.
     pub nonmonotone: u32,
+    /// Added to the gradient: it times the weight (L2). Unit: none.
     pub weight_decay: f32,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Lion {
-    /// What is kept of the momentum in the direction of an update.
+    /// What is kept of the momentum in the direction of an update. Unit: share.
     pub beta1: f32,
-    /// Decay of the momentum.
+    /// What is kept of the momentum from step to step. Unit: share.
     pub beta2: f32,
-    /// Straight on the weights.
+    /// Straight on the weights: the learning rate times it times the weight is taken off. Unit: none.
     pub weight_decay: f32,
 }
 

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::ConfigError;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Output {
     /// The run's folder, or its address in a bucket; none: runs/ and the configuration's name.
@@ -13,9 +14,9 @@ pub(crate) struct Output {
     /// The folder that a coordinator works in while the run is kept in a bucket.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scratch: Option<String>,
-    /// A coordinator that has been silent for so long may be taken for dead.
+    /// A coordinator of a run in a bucket that has been silent for so long may be taken for dead. Unit: seconds.
     pub lease_seconds: u64,
-    /// How long the end of a run waits for its upload.
+    /// How long the end of a run in a bucket waits for its upload. Unit: seconds.
     pub patience_seconds: u64,
 }
 

@@ -7,25 +7,29 @@ use crate::generation::Choice;
 
 /// `[sample]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Sample {
+    /// What comes before the text.
     pub prompt: String,
-    /// At most.
+    /// At most so many after the prompt. Unit: tokens.
     pub tokens: u64,
+    /// Logits are divided by it; 0: always the likeliest token. Unit: none.
     pub temperature: f64,
+    /// The text is a function of it and of the weights. Unit: none.
     pub seed: u64,
-    /// Only so many of the likeliest tokens; 0: all.
+    /// Only so many of the likeliest; 0: all. Unit: tokens.
     pub top_k: u64,
-    /// Only the nucleus that reaches this probability; 1: all.
+    /// Only the fewest of the likeliest tokens that reach it together; 1: all. Unit: probability.
     pub top_p: f64,
-    /// Tokens that are there already are less likely; 1: no.
+    /// Logits of tokens that are there already are divided by it when above 0, else multiplied; 1: no. Unit: none.
     pub repetition_penalty: f64,
-    /// How many of the last tokens count for that; 0: all.
+    /// The last so many count for that; 0: all. Unit: tokens.
     pub repetition_window: u64,
     /// Strings at which the text ends.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub stop: Vec<String>,
-    /// How many texts.
+    /// How many are made. Unit: texts.
     pub samples: u32,
 }
 

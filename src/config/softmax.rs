@@ -8,21 +8,26 @@ use super::{Config, ConfigError, validate::require};
 
 /// `model.softmax`: a name, or a table with `kind`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum SoftmaxConfig {
+    /// Over all tokens at once.
     #[default]
     Full,
+    /// Rare tokens in clusters, read through narrower layers: Grave et al. 2017.
     Adaptive {
-        /// First token of each cluster.
+        /// The first of each cluster, ascending. Unit: token numbers.
         cutoffs: Vec<u32>,
-        /// Cluster i (from 0) reads hidden / div_value^(i + 1) numbers.
+        /// Cluster i (from 0) reads hidden / div_value^(i + 1) numbers. Unit: none.
         #[serde(default = "four")]
         div_value: f32,
+        /// Whether the head's logits have biases.
         #[serde(default)]
         head_bias: bool,
     },
+    /// In training, over tokens drawn for it: Jean et al. 2015.
     Sampled {
-        /// Tokens drawn in each step.
+        /// Drawn for each step. Unit: tokens.
         samples: u32,
     },
 }

@@ -1,6 +1,6 @@
 //! The keys of `[data]` that say how text becomes tokens: `tokenizer`, `documents`, `eos`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use carousel_corpus::{Limits, Subwords, TokenizerConfig};
 use serde::{Deserialize, Serialize};
@@ -10,12 +10,13 @@ use super::{ConfigError, Data};
 
 /// `data.documents`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Documents {
-    /// As one text.
+    /// as one text
     #[default]
     Joined,
-    /// Each by itself, ended by a token.
+    /// each by itself, ended by `eos`, those of the training text shuffled by the seed
     Apart,
 }
 
@@ -45,22 +46,36 @@ pub(crate) enum TokenizerChoice {
 
 /// `data.tokenizer` as a table.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-enum TokenizerTable {
+pub(super) enum TokenizerTable {
+    /// Unicode scalar values, `<unk>` first.
     Chars(LimitsTable),
+    /// The 256 bytes of UTF-8.
     Bytes {},
+    /// What stands between white space; each line end is `<eos>`.
     Words(LimitsTable),
+    /// Byte pair encoding, on bytes: Sennrich et al. 2016.
     Bpe(SubwordsTable),
+    /// Pieces of bytes by a unigram model: Kudo 2018.
     Unigram(SubwordsTable),
-    File { path: String },
+    /// What a Hugging Face tokenizer.json says.
+    File {
+        /// That file.
+        path: String,
+    },
 }
 
 /// Of `chars` and `words`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
-struct LimitsTable {
+pub(super) struct LimitsTable {
+    /// What comes less often is `<unk>`. Unit: occurrences.
     min_count: u64,
+    /// The vocabulary at most, `<unk>` and `<eos>` included; none: as large as it comes. Unit: tokens.
     max_vocab: Option<usize>,
+    /// Counted at a time: a text with more loses the rarest on the way. Unit: distinct words.
     max_counted: usize,
 }
 
@@ -80,11 +95,16 @@ impl From<LimitsTable> for Limits {
 
 /// Of `bpe` and `unigram`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
-struct SubwordsTable {
+pub(super) struct SubwordsTable {
+    /// The size to train for, `<eos>` included. Unit: tokens.
     vocabulary: usize,
+    /// What comes less often is no token of its own. Unit: occurrences.
     min_count: u64,
+    /// It is trained on so much of the beginning of the training text. Unit: bytes.
     max_bytes: u64,
+    /// Counted at a time: a text with more loses the rarest on the way. Unit: distinct words.
     max_counted: usize,
 }
 
@@ -153,7 +173,10 @@ pub(super) fn validate(data: &Data) -> Result<(), ConfigError> {
         Err(ConfigError::Value { key, found, expected: expected.to_owned() })
     };
     if data.tokenizer == TokenizerChoice::named("") {
-        return value("data.tokenizer", "\"\"".into(), "chars, bytes, words or a tokenizer.json");
+        return value("data.tokenizer", "\"\"".into(), TOKENIZERS);
+    }
+    if let Some(name) = data.tokenizer.path().filter(|name| is_no_path(name)) {
+        return value("data.tokenizer", format!("{name:?}"), TOKENIZERS);
     }
     if data.eos.as_deref() == Some("") {
         return value("data.eos", "\"\"".into(), "the text of a token, as <eos>");
@@ -163,6 +186,13 @@ pub(super) fn validate(data: &Data) -> Result<(), ConfigError> {
         TokenizerConfig::Bpe(subwords) | TokenizerConfig::Unigram(subwords) => check_subwords(&subwords),
         _ => Ok(()),
     }
+}
+
+const TOKENIZERS: &str = "chars, bytes, words, bpe, unigram, or the path of a tokenizer.json";
+
+/// A word that was meant as a kind: a path has a folder or an ending, or is there.
+fn is_no_path(name: &str) -> bool {
+    !name.contains(['/', '.', '$', '~']) && !Path::new(name).exists()
 }
 
 /// 256 bytes and `<eos>`.

@@ -24,10 +24,14 @@ pub(crate) struct Weights {
 
 /// The table, as serde reads it.
 #[derive(DeriveDeserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct Table {
+pub(super) struct Table {
+    /// A PyTorch state dict in safetensors.
     path: String,
+    /// The file's BLAKE3 hash, 64 hexadecimal digits; none: it is found, and kept with the run.
     blake3: Option<String>,
+    /// The file's modules by other names: `{ lstm = "rnn", embed = "encoder" }`.
     #[serde(default)]
     modules: BTreeMap<String, String>,
 }

@@ -7,13 +7,14 @@ use super::{ConfigError, Train};
 
 /// `train.random_window`: windows of random lengths (Merity 2017, section 5).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct RandomWindow {
-    /// How often the mean length is `train.window`; else it is half of it.
+    /// How often the mean length is `train.window`; else it is half of it. Unit: probability.
     pub probability: f64,
-    /// Standard deviation of a length, in time steps.
+    /// The standard deviation of a length. Unit: time steps.
     pub deviation: f64,
-    /// The shortest length.
+    /// The shortest length. Unit: time steps.
     pub minimum: u32,
 }
 

@@ -30,6 +30,7 @@ pub(super) struct Options {
     workers: Option<NonZero<u32>>,
     /// Start no workers: wait here for as many, started by hand on any machine with `carousel worker --coordinator`
     #[arg(long, value_name = "ADDR:PORT", conflicts_with_all = ["dynamic", "cache"])]
+    #[arg(value_parser = security::socket_address)]
     listen: Option<SocketAddr>,
     #[command(flatten)]
     security: SecurityArguments,

@@ -73,6 +73,13 @@ impl Prompt {
         if tokens.is_empty() {
             return Err(Failure::bad_input(format!("{name}: {text:?} has no token, expected at least one")));
         }
+        let unknown = tokens.iter().filter(|token| Some(**token) == model.tokenizer.unknown()).count();
+        if unknown > 0 {
+            let of = tokens.len();
+            eprintln!(
+                "warning: {name}: {unknown} of {of} tokens are not in the vocabulary and are read as <unk>"
+            );
+        }
         Ok(Self { text, tokens })
     }
 }

@@ -23,7 +23,7 @@ const REFUSED: &[(&[&str], &[&str])] = &[
     (&["--set", "data.prepared=nowhere"], &["no folder", "nowhere", "carousel prepare run.toml"]),
     (&["--set", "model.hidden=0"], &["model.hidden: found 0"]),
     (&["--set", "cluster.workers=0"], &["cluster.workers: found 0"]),
-    (&["--resume"], &["new/config.toml", "No such file"]),
+    (&["--resume"], &["new: there is no run", "--start-or-resume"]),
     (
         &["--set", "model.weights=absent.safetensors"],
         &["model.weights", "absent.safetensors", "No such file"],

@@ -18,6 +18,7 @@ mod generation;
 mod hostile;
 mod learning;
 mod locks;
+mod mistakes;
 mod netlab;
 mod operate;
 mod prepare;

@@ -217,7 +217,7 @@ fn tried(arguments: &[&str]) -> Result<(), String> {
 }
 
 /// Past the harness, which keeps what a passing test prints to itself.
-fn say_aloud(text: &str) {
+pub(crate) fn say_aloud(text: &str) {
     use std::io::Write;
     writeln!(std::io::stderr(), "{text}").expect("a test has a standard error");
 }

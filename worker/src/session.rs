@@ -19,6 +19,7 @@ use crate::departure;
 use crate::exchange::PeerContent;
 use crate::outbox::Outbox;
 use crate::peers;
+use crate::protocol::Fault;
 use crate::tokens::TokenOpener;
 use crate::trainer::TrainerError;
 use crate::worker::{Parted, Worker};
@@ -77,6 +78,19 @@ pub enum WorkerError {
     /// The work itself failed.
     #[error(transparent)]
     Trainer(#[from] TrainerError),
+    /// Nobody answered for too long.
+    #[error(
+        "{address}: no coordinator was reached within {} s ({problem}); start it, correct --coordinator, or --wait longer",
+        waited.as_secs()
+    )]
+    Unreachable {
+        /// Where.
+        address: String,
+        /// As long as the options say.
+        waited: Duration,
+        /// What went wrong the last time.
+        problem: String,
+    },
     /// The run ended before its end. Whoever keeps workers running starts this one again.
     #[error("{0}; it may go on: start this worker again when it does")]
     Unfinished(String),
@@ -103,13 +117,25 @@ pub fn work(options: &WorkerOptions) -> Result<(), WorkerError> {
             Ok(session) => pool.install(|| worker.serve(&runtime, session, leaving.clone()))?,
             Err(problem) => Parted::lost(&problem?),
         };
-        let Some(pause) = worker.part(parted.event)? else {
-            return if parted.unfinished { Err(WorkerError::Unfinished(parted.reason)) } else { Ok(()) };
+        let Parted { event, reason, unfinished } = parted;
+        let pause = worker.part(event).map_err(|error| explained(error, &options.coordinator, &reason))?;
+        let Some(pause) = pause else {
+            return if unfinished { Err(WorkerError::Unfinished(reason)) } else { Ok(()) };
         };
-        tracing::info!("{}: {}; trying again in {pause:?}", options.coordinator, parted.reason);
+        tracing::info!("{}: {reason}; trying again in {pause:?}", options.coordinator);
         std::thread::sleep(pause);
     }
     Ok(())
+}
+
+/// Who waited in vain is told where, and for what.
+fn explained(error: WorkerError, address: &str, problem: &str) -> WorkerError {
+    match error {
+        WorkerError::Trainer(TrainerError::Protocol(Fault::Unreachable(waited))) => {
+            WorkerError::Unreachable { address: address.into(), waited, problem: problem.into() }
+        }
+        error => error,
+    }
 }
 
 fn endpoint(address: &str) -> Result<Endpoint, WorkerError> {

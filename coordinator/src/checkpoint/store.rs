@@ -124,8 +124,16 @@ impl RunFolder {
                 Err(error) => passed_over.push(error),
             }
         }
-        let mut problem = "no whole checkpoint (expected checkpoints/step-*)".to_owned();
+        let mut problem = match self.path.is_dir() {
+            true => "no whole checkpoint (expected checkpoints/step-*)".to_owned(),
+            false => {
+                "no such folder (expected a run's, with checkpoints/step-* in it, or a checkpoint's)".into()
+            }
+        };
         passed_over.iter().for_each(|e| problem.push_str(&format!("; passed over {e}")));
+        if !passed_over.is_empty() {
+            problem.push_str("; put back a copy of one, or begin a run in another folder");
+        }
         Err(CheckpointError::None { path: self.path.clone(), problem })
     }
 
