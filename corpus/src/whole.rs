@@ -23,7 +23,7 @@ pub fn read_whole(path: &Path, most: u64) -> io::Result<String> {
 }
 
 fn too_large(found: &str, most: u64) -> io::Error {
-    let problem = format!("found {found} bytes, expected at most {most}; is it the right file?");
+    let problem = format!("found {found} bytes, expected at most {most}");
     io::Error::new(io::ErrorKind::FileTooLarge, problem)
 }
 
@@ -39,7 +39,7 @@ mod tests {
         assert_eq!(read_whole(&path, 8).unwrap(), "seed = 3");
         let refused = read_whole(&path, 7).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::FileTooLarge);
-        assert_eq!(refused.to_string(), "found 8 bytes, expected at most 7; is it the right file?");
+        assert_eq!(refused.to_string(), "found 8 bytes, expected at most 7");
         // A terabyte that takes no room: reading it would not end.
         File::create(&path).unwrap().set_len(1 << 40).unwrap();
         let refused = read_whole(&path, 1 << 20).unwrap_err();

@@ -129,7 +129,9 @@ mod tests {
     fn a_file_that_is_too_large_for_a_configuration_is_refused() {
         let told = load_text(&"#".repeat(MOST_BYTES as usize + 1), &[]).unwrap_err();
         assert!(
-            told.ends_with("found 1048577 bytes, expected at most 1048576; is it the right file?"),
+            told.ends_with(
+                "found 1048577 bytes, expected at most 1048576; expected a configuration, a TOML file"
+            ),
             "{told}"
         );
     }
