@@ -12,6 +12,7 @@ use carousel_corpus::{
 use carousel_model::philox4x32;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::bucket;
 use crate::config::{self, Config};
 use crate::failure::Failure;
 use crate::launch;
@@ -28,8 +29,9 @@ pub(crate) struct Arguments {
     /// Set a key of the configuration, as data.tokenizer=words; may be repeated
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     sets: Vec<String>,
-    /// The folder to make [default: data.prepared, or prepared/ and the configuration's name]
-    #[arg(long, value_name = "DIR")]
+    /// The folder to make, or its address as s3://bucket/prefix [default: data.prepared, or prepared/ and the
+    /// configuration's name]
+    #[arg(long, value_name = "DIR_OR_URL")]
     out: Option<PathBuf>,
     /// Threads that work [default: one for each core]
     #[arg(long, value_name = "N")]
@@ -41,6 +43,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let folder = arguments.out.clone().unwrap_or_else(|| folder_of(&config, &arguments.config));
     let data = launch::data_config(&config)?;
     let mut bar = Bar::new();
+    if address(&folder).is_some() {
+        // What refuses addresses does it before anything is read.
+        bucket::store(&folder.to_string_lossy())?;
+    }
     if fits(&folder, &data, &mut bar)? {
         bar.finish();
         println!("prepared    {} fits already: nothing to do", folder.display());
@@ -54,12 +60,40 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 
 /// Makes the folder and says what came of it.
 fn make(folder: &Path, data: &DataConfig, bar: &mut Bar) -> Result<Prepared, Failure> {
+    let Some(address) = address(folder) else { return make_here(folder, data, bar) };
+    let here = tempfile::tempdir().map_err(Failure::failed)?;
+    let made = make_here(&here.path().join("prepared"), data, bar)?;
+    send(&made, address)?;
+    println!("sent        {address}");
+    let found = Prepared::find_in(folder, &*data.storage).map_err(CorpusError::from)?;
+    found.ok_or_else(|| Failure::failed(format!("{address}: what was sent there is not there any more")))
+}
+
+fn make_here(folder: &Path, data: &DataConfig, bar: &mut Bar) -> Result<Prepared, Failure> {
     let begun = Instant::now();
     let made = Prepared::make(folder, data, &mut |progress| bar.show(progress));
     bar.finish();
     let prepared = made.map_err(failure)?.prepared;
     print(&prepared, begun.elapsed());
     Ok(prepared)
+}
+
+/// Copies a folder into a bucket. The manifest goes first where one is and comes last: without it nothing is prepared there, so
+/// that whatever ends this on the way leaves nothing that could be taken for whole.
+fn send(prepared: &Prepared, address: &str) -> Result<(), Failure> {
+    let store = bucket::store(address)?;
+    let files = prepared.files();
+    let manifest = files.last().expect("a prepared folder has a manifest");
+    store.delete(manifest).map_err(Failure::failed)?;
+    files
+        .iter()
+        .try_for_each(|file| store.put_file(file, &prepared.folder().join(file)))
+        .map_err(Failure::failed)
+}
+
+/// Of a folder that is none: where it is in a bucket.
+fn address(folder: &Path) -> Option<&str> {
+    folder.to_str().filter(|text| carousel_corpus::is_url(text))
 }
 
 /// Whether the training text is too large to be held as tokens. One of unknown length is not.
@@ -77,7 +111,9 @@ fn folder_of(config: &Config, path: &Path) -> PathBuf {
 
 /// Whether a sound folder is there that needs nothing.
 fn fits(folder: &Path, data: &DataConfig, bar: &mut Bar) -> Result<bool, Failure> {
-    let Some(prepared) = Prepared::find(folder).map_err(CorpusError::from)? else { return Ok(false) };
+    let Some(prepared) = Prepared::find_in(folder, &*data.storage).map_err(CorpusError::from)? else {
+        return Ok(false);
+    };
     match prepared.open(data, false, &mut |progress| bar.show(progress)) {
         Ok(_) => Ok(true),
         Err(CorpusError::Prepared(error)) if error.is_misfit() => Ok(false),
@@ -140,7 +176,7 @@ pub(crate) fn tokens_of(config: &Config, path: &Path, say: fn(String)) -> Result
     let folder = folder_of(config, path);
     let named = config.data.prepared.is_some();
     let mut bar = Bar::new();
-    let prepared = match Prepared::find(&folder).map_err(CorpusError::from)? {
+    let prepared = match Prepared::find_in(&folder, &*data.storage).map_err(CorpusError::from)? {
         Some(prepared) => prepared,
         None if named => return Err(missing(&folder, path)),
         None if !is_large(config, &data)? => return from_text(config, &data),
@@ -174,7 +210,7 @@ pub(crate) fn tokens_of(config: &Config, path: &Path, say: fn(String)) -> Result
 /// When the folder does not fit the text any more, or the text not the tokenizer; those of reading it.
 pub(crate) fn tokens_of_run(config: &Config, tokenizer: &Tokenizer) -> Result<RunTokens, Failure> {
     let tokens = match config.data.prepared.as_ref().map(Path::new) {
-        Some(folder) if folder.exists() => {
+        Some(folder) if folder.exists() || address(folder).is_some() => {
             tokens_of(config, Path::new("CONFIG.toml"), |line| eprintln!("{line}"))?
         }
         Some(folder) => {
@@ -226,7 +262,10 @@ fn from_files(config: &Config, opened: Opened, folder: PathBuf) -> Result<RunTok
         train: ordered(config, opened.train.into(), ends.as_deref()),
         valid: opened.valid.map(Tokens::from),
         test: opened.test.map(Tokens::from),
-        folder: Some(std::path::absolute(folder).map_err(Failure::failed)?),
+        folder: Some(match address(&folder) {
+            Some(_) => folder,
+            None => std::path::absolute(folder).map_err(Failure::failed)?,
+        }),
     })
 }
 

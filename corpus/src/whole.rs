@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+use crate::{Storage, is_url};
+
 /// The text of a file of at most `most` bytes.
 ///
 /// # Errors
@@ -16,9 +18,26 @@ pub fn read_whole(path: &Path, most: u64) -> io::Result<String> {
     if length > most {
         return Err(too_large(&length.to_string(), most));
     }
+    up_to(most, file)
+}
+
+/// The same, and of an object where the path is an address.
+///
+/// # Errors
+/// [`io::ErrorKind::NotFound`] when there is no such object; what the storage says is the source of others.
+pub(crate) fn read_whole_with(path: &Path, most: u64, storage: &dyn Storage) -> io::Result<String> {
+    let Some(url) = path.to_str().filter(|text| is_url(text)) else { return read_whole(path, most) };
+    let object = storage.find(url).map_err(io::Error::other)?.ok_or(io::ErrorKind::NotFound)?;
+    match object.bytes {
+        Some(length) if length > most => Err(too_large(&length.to_string(), most)),
+        _ => up_to(most, storage.open(&object, 0..u64::MAX).map_err(io::Error::other)?),
+    }
+}
+
+fn up_to(most: u64, source: impl Read) -> io::Result<String> {
     // A pipe has no size, and a file may grow.
     let mut text = String::new();
-    file.take(most + 1).read_to_string(&mut text)?;
+    source.take(most + 1).read_to_string(&mut text)?;
     if text.len() as u64 > most { Err(too_large("more", most)) } else { Ok(text) }
 }
 

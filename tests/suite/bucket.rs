@@ -39,21 +39,23 @@ impl Weed {
         assert!(eventually(open).is_some(), "the S3 port did not open");
     }
 
-    /// By the filer, which wants no signature: a bucket is a folder there.
     fn make_bucket(&self) {
-        use std::io::{Read, Write};
-        let made = eventually(|| {
-            let filer = format!("127.0.0.1:{}", self.ports[2]);
-            let mut stream = std::net::TcpStream::connect(&filer).ok()?;
-            let head = format!(
-                "POST /buckets/runs/ HTTP/1.1\r\nhost: {filer}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
-            );
-            stream.write_all(head.as_bytes()).ok()?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).ok()?;
-            answer.starts_with("HTTP/1.1 201").then_some(())
-        });
+        let made = eventually(|| self.filer("POST", "runs/")?.starts_with("HTTP/1.1 201").then_some(()));
         assert!(made.is_some(), "no bucket");
+    }
+
+    /// What the filer answers, which wants no signature: a bucket is a folder there.
+    fn filer(&self, method: &str, path: &str) -> Option<String> {
+        use std::io::{Read, Write};
+        let filer = format!("127.0.0.1:{}", self.ports[2]);
+        let mut stream = std::net::TcpStream::connect(&filer).ok()?;
+        let head = format!(
+            "{method} /buckets/{path} HTTP/1.1\r\nhost: {filer}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        Some(answer)
     }
 
     fn end(&mut self) {
@@ -229,4 +231,35 @@ fn a_run_whose_end_does_not_get_up_says_where_it_is_and_resume_uploads_it() {
     let patient = ["--set", "train.epochs=60", "--resume"];
     ends_well(weed.train(&shop, "a", &patient));
     assert_eq!(weed.digest(&shop), quiet);
+}
+
+#[test]
+fn tokens_prepared_in_the_bucket_train_the_run_of_their_text_without_it() {
+    let Some(weed) = Weed::start() else { return };
+    let shop = Workshop::new();
+    let quiet = quiet(&shop);
+    let prepare = || {
+        let arguments = ["prepare", "run.toml", "--out", "s3://runs/tokens"];
+        let mut running = shop.spawn(weed.command(&shop, &arguments, "testsecret"));
+        assert!(running.wait().unwrap().success(), "{}", running.said());
+        running.printed()
+    };
+    assert!(prepare().contains("sent        s3://runs/tokens\n"));
+    assert!(prepare().contains("s3://runs/tokens fits already"));
+    std::fs::remove_file(shop.path("text.txt")).unwrap();
+    let train = |run: &str, workers: &str| {
+        let workers = format!("cluster.workers={workers}");
+        let mut arguments = vec!["train", "run.toml", "--run", run];
+        let sets = ["train.epochs=2", "data.prepared=s3://runs/tokens", "cluster.tokens=s3://runs/tokens"];
+        sets.into_iter().chain([&*workers]).for_each(|set| arguments.extend(["--set", set]));
+        shop.spawn(weed.command(&shop, &arguments, "testsecret"))
+    };
+    for workers in ["1", "3"] {
+        ends_well(train(workers, workers));
+        assert_eq!(shop.digest(workers), quiet);
+    }
+    // A copy that did not come to its end has no manifest.
+    assert!(weed.filer("DELETE", "runs/tokens/prepared.json").unwrap().starts_with("HTTP/1.1 204"));
+    ends_with(train("half", "1"), 2, &["data.prepared", "s3://runs/tokens", "carousel prepare"]);
+    assert!(!shop.path("half").exists());
 }

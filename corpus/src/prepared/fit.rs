@@ -2,6 +2,7 @@
 //! will be used is checked.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use blake3::Hash;
 
@@ -9,8 +10,8 @@ use super::manifest::{self, TextRecord, named, selection_keys, token_keys};
 use super::{Prepared, PreparedError, TOKENIZER_FILE};
 use crate::batches::Batches;
 use crate::{
-    CorpusError, DataConfig, Documents, FileStamp, Progress, Source, Split, Stage, TokenFile, TokenFileError,
-    Tokenizer, TokenizerConfig, Watch,
+    CorpusError, DataConfig, Documents, FileStamp, Progress, Source, Split, Stage, Storage, TokenFile,
+    TokenFileError, Tokenizer, TokenizerConfig, Watch,
 };
 
 /// A prepared folder that fits, with its tokens ready to be read.
@@ -72,17 +73,23 @@ impl Prepared {
         watch: Watch<'_>,
     ) -> Result<Opened, CorpusError> {
         let absent = self.check(config, text_may_be_absent, watch)?;
-        let tokenizer = Tokenizer::from_file(&self.folder.join(TOKENIZER_FILE))?;
-        let file = |split: Split| self.token_file(split, &tokenizer);
+        let storage = &config.storage;
+        let tokenizer = Tokenizer::from_file_in(&self.folder.join(TOKENIZER_FILE), &**storage)?;
+        let file = |split: Split| self.token_file(split, &tokenizer, storage);
         let train = file(Split::Train)?.ok_or_else(|| self.split(Split::Train, "nothing", "a text"))?;
         let (valid, test) = (file(Split::Valid)?, file(Split::Test)?);
         Ok(Opened { tokenizer, train, valid, test, absent })
     }
 
-    fn token_file(&self, split: Split, tokenizer: &Tokenizer) -> Result<Option<TokenFile>, CorpusError> {
+    fn token_file(
+        &self,
+        split: Split,
+        tokenizer: &Tokenizer,
+        storage: &Arc<dyn Storage>,
+    ) -> Result<Option<TokenFile>, CorpusError> {
         let Some(figures) = self.manifest.splits.get(split.name()) else { return Ok(None) };
         let path = self.folder.join(split.file_name());
-        let file = TokenFile::open(&path)?;
+        let file = TokenFile::open_with(&path, storage)?;
         let expected = Hash::from_bytes(tokenizer.identity());
         if file.info().tokenizer != expected {
             let (found, expected) = (file.info().tokenizer.to_string(), expected.to_string());

@@ -23,7 +23,8 @@ use self::file::FileTokenizer;
 pub use self::stream::DecodeStream;
 pub(crate) use self::training::Training;
 use self::words::Words;
-use crate::{CorpusError, read_whole};
+use crate::whole::read_whole_with;
+use crate::{CorpusError, LocalOnly, Storage};
 
 /// A larger `tokenizer.json` is none: the largest that are published, with a quarter of a million tokens, have a tenth of it.
 const MOST_FILE_BYTES: u64 = 256 << 20;
@@ -86,7 +87,13 @@ impl Tokenizer {
     /// # Errors
     /// [`CorpusError::NotFound`], [`CorpusError::Unreadable`], and [`CorpusError::BadTokenizer`] with the path.
     pub fn from_file(path: &Path) -> Result<Self, CorpusError> {
-        let json = read_whole(path, MOST_FILE_BYTES).map_err(|source| unreadable(path, source))?;
+        Self::from_file_in(path, &LocalOnly)
+    }
+
+    /// The same, and from an object where the path is an address.
+    pub(crate) fn from_file_in(path: &Path, storage: &dyn Storage) -> Result<Self, CorpusError> {
+        let json =
+            read_whole_with(path, MOST_FILE_BYTES, storage).map_err(|source| unreadable(path, source))?;
         parse(&json).map_err(|reason| CorpusError::BadTokenizer { path: Some(path.into()), reason })
     }
 
