@@ -85,12 +85,13 @@ impl Rope {
         }
     }
 
-    /// Joins the last piece with those before it that are no longer, while both are short. Each time the bytes of the one
-    /// before are in a piece at least twice as long, so that a byte is copied no more than ten times; and the short pieces
-    /// that are left become shorter towards the end, so that they are few for their bytes.
+    /// Joins the last piece with those before it that are no longer than twice its length, while both are short. So the short
+    /// pieces at the end are each less than half of the one before: ten at the most. A byte is copied some twenty times at the most:
+    /// each join makes what is before half as long again, and what comes last goes through those ten once.
     fn join_short_ones(&mut self) {
         while let Some(last) = self.pieces.pop_back() {
-            let joins = |before: &mut Bytes| before.len() <= last.len() && last.len() < SHORT_BYTES;
+            let short = |bytes: &Bytes| bytes.len() < SHORT_BYTES;
+            let joins = |before: &mut Bytes| before.len() <= 2 * last.len() && short(before) && short(&last);
             let Some(before) = self.pieces.pop_back_if(joins) else {
                 return self.pieces.push_back(last);
             };
