@@ -1,6 +1,6 @@
 //! `carousel certs`: a private authority, a certificate for each role, and a join token, in a folder.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use carousel_security::{Authority, CertificatesError, Role};
 
@@ -34,11 +34,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         CertificatesError::Make { .. } => Failure::failed(error),
         _ => Failure::bad_input(error),
     })?;
+    let longest = made.roles.iter().map(|(_, path)| path.display().to_string().len()).max().unwrap_or(0);
+    let line =
+        |name, path: &Path, what| println!("{name:<12}{:<longest$}  {what}", path.display().to_string());
     for (role, path) in &made.roles {
-        println!("{:<12}{}  {}", role.name(), path.display(), purpose(*role));
+        line(role.name(), path, purpose(*role));
     }
-    println!("token       {}  for coordinator and workers", folder.join("token").display());
-    println!("authority   {}  stays here: its key makes more certificates", folder.join("ca").display());
+    line("token", &folder.join("token"), "for coordinator and workers");
+    line("authority", &folder.join("ca"), "stays here: its key makes more certificates");
     println!("good for    {days} days; then carousel certs {} --renew", folder.display());
     Ok(())
 }

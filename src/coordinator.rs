@@ -10,19 +10,20 @@ use crate::security::{self, SecurityArguments};
 /// Own a run and serve workers that connect to it
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  carousel coordinator recipes/tinyshakespeare.toml --listen 127.0.0.1:7700 --run runs/ts\n  \
-                        carousel worker --coordinator http://127.0.0.1:7700 --threads 2"
+    after_help = "Example:\n  carousel coordinator examples/rust-source.toml --listen 127.0.0.1:7700 --set cluster.workers=1\n  \
+                  carousel worker --coordinator 127.0.0.1:7700 --threads 2"
 )]
 pub(crate) struct Arguments {
     #[command(flatten)]
     run: RunArguments,
-    /// Where workers connect to
+    /// Where workers connect to: 127.0.0.1:7700 for those of this machine, 0.0.0.0:7700 for every network
     #[arg(long, value_name = "ADDR:PORT", value_parser = security::socket_address)]
     listen: SocketAddr,
     #[command(flatten)]
-    security: SecurityArguments,
-    #[command(flatten)]
     metrics: launch::MetricsArguments,
+    // Last: its heading goes on to whatever follows.
+    #[command(flatten)]
+    security: SecurityArguments,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {

@@ -22,7 +22,7 @@ pub(crate) enum Failure {
     #[error("error: {}{}", .0, next_step(&**.0))]
     Failed(Box<dyn Error + Send + Sync>),
     /// The user ended it, and nothing is lost.
-    #[error("stopped after step {step}; go on with --resume")]
+    #[error("stopped     after step {step}; go on with --resume")]
     Interrupted { step: u64 },
     /// The user ended it; there is nothing to go on with.
     #[error("stopped")]

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use carousel_corpus::{
-    Corpus, CorpusError, DataConfig, DocumentOrder, Opened, Prepared, PreparedError, Progress, Source, Split,
-    Stage, TokenFileError, Tokenizer, Tokens,
+    Corpus, CorpusError, DataConfig, DocumentOrder, Documents, Opened, Prepared, PreparedError, Progress,
+    Source, Split, Stage, TokenFileError, Tokenizer, Tokens,
 };
 use carousel_model::philox4x32;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -20,7 +20,7 @@ use crate::launch;
 /// Turn the texts of a configuration into token files that its runs read
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  carousel prepare recipes/tinyshakespeare.toml\n  carousel train recipes/tinyshakespeare.toml"
+    after_help = "Example:\n  carousel prepare examples/rust-source.toml\n  carousel train examples/rust-source.toml"
 )]
 pub(crate) struct Arguments {
     /// The configuration, a TOML file
@@ -74,7 +74,7 @@ fn make_here(folder: &Path, data: &DataConfig, bar: &mut Bar) -> Result<Prepared
     let made = Prepared::make(folder, data, &mut |progress| bar.show(progress));
     bar.finish();
     let prepared = made.map_err(failure)?.prepared;
-    print(&prepared, begun.elapsed());
+    print(&prepared, data.documents, begun.elapsed());
     Ok(prepared)
 }
 
@@ -132,15 +132,18 @@ fn failure(error: CorpusError) -> Failure {
     }
 }
 
-fn print(prepared: &Prepared, took: Duration) {
+fn print(prepared: &Prepared, documents: Documents, took: Duration) {
     let mut bytes = 0;
     for split in prepared.figures() {
         bytes += split.bytes;
         let share = 100.0 * split.unknown as f64 / split.tokens.max(1) as f64;
-        println!(
-            "{:<11} {} tokens of {} documents, {} bytes of text; {share:.2} % <unk>",
-            split.split, split.tokens, split.documents, split.bytes
-        );
+        // Joined documents are not told apart: a part that was cut off has no number of its own.
+        let of = match documents {
+            Documents::Apart => format!(" of {} documents", split.documents),
+            Documents::Joined => String::new(),
+        };
+        let (name, tokens, bytes) = (&split.split, split.tokens, split.bytes);
+        println!("{name:<11} {tokens} tokens{of}, {bytes} bytes of text; {share:.2} % <unk>");
     }
     println!("vocabulary  {}", prepared.vocabulary());
     if prepared.forgotten_to() > 0 {

@@ -28,7 +28,7 @@ pub(crate) struct SecurityArguments {
 /// What who looks after a run shows to its coordinator.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Certificates {
-    /// A folder with ca.crt, tls.crt and tls.key: an operator's; to look, any role's
+    /// Certificates to show: a folder with ca.crt, tls.crt and tls.key, an operator's; for status any role's
     #[arg(long, value_name = "DIR", env = "CAROUSEL_TLS")]
     tls: Option<PathBuf>,
 }

@@ -33,7 +33,7 @@ fn print(found: &Verification) {
         let (whole, further) = (found.steps / epoch.windows, found.steps % epoch.windows);
         let (windows, streams) = (epoch.windows, epoch.streams);
         println!(
-            "ledger      {windows} steps of {streams} streams an epoch: each once in {whole} epochs, {further} of them in the next"
+            "ledger      {windows} steps of {streams} streams an epoch, each once: {whole} whole epochs and {further} steps of the next"
         );
     }
     if let Some(epoch) = found.epoch.filter(|epoch| found.flaws.is_empty() && epoch.windows == 0) {

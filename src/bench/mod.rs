@@ -11,7 +11,7 @@ use crate::failure::Failure;
 #[derive(Debug, clap::Args)]
 #[command(
     args_conflicts_with_subcommands = true,
-    after_help = "Examples:\n  carousel bench --model medium --threads 2 --lanes 4\n  carousel bench --model recipes/tinyshakespeare.toml --json\n  carousel bench exchange --workers 2 --bytes 79200000\n  carousel bench train --model medium --workers 2"
+    after_help = "Examples:\n  carousel bench --model medium --threads 2 --lanes 4\n  carousel bench --model examples/rust-source.toml --json\n  carousel bench exchange --workers 2 --bytes 79200000\n  carousel bench train --model medium --workers 2"
 )]
 pub(crate) struct Arguments {
     #[command(subcommand)]

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use carousel_corpus::Corpus;
 use carousel_model::{BenchOptions, BenchReport, Cell, ModelConfig, Softmax};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde_json::json;
 
 use crate::config;
@@ -25,7 +26,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "N")]
     lanes: Option<NonZero<usize>>,
     /// Another cell
-    #[arg(long, value_name = "CELL")]
+    #[arg(long, value_name = "CELL", value_parser = cell())]
     cell: Option<Cell>,
     /// Another softmax: full, adaptive or sampled
     #[arg(long, value_name = "KIND")]
@@ -80,6 +81,12 @@ pub(super) const SHAPES: [(&str, [usize; 6]); 4] = [
     ("large", [10_000, 1500, 1500, 2, 20, 35]),
     ("char1", [96, 96, 512, 1, 32, 50]),
 ];
+
+/// A cell by its name; `--help` lists them.
+pub(super) fn cell() -> impl TypedValueParser<Value = Cell> {
+    let names = PossibleValuesParser::new(Cell::ALL.map(Cell::name));
+    names.map(|name| name.parse().expect("it is one of the names"))
+}
 
 /// Steps before the clock starts.
 const WARMUP: usize = 3;
@@ -173,19 +180,22 @@ fn print(name: &str, options: &BenchOptions, report: &BenchReport) {
     println!(
         "{name}: {cell}, {layers}, vocabulary {vocabulary}, {softmax} softmax, {streams} streams, window {window}"
     );
-    println!("{} parameters, {lanes} lanes, {} threads, {}\n", report.parameters, report.threads, report.isa);
-    println!("tokens/s        {:10.0}", report.tokens_per_second);
-    println!("ms a step       {:10.2}   median of {}", report.step_seconds * 1e3, report.steps);
+    println!(
+        "{} parameters, {lanes} lanes, threads: {}, {}\n",
+        report.parameters, report.threads, report.isa
+    );
+    println!("tokens/s                {:10.0}", report.tokens_per_second);
+    println!("ms a step               {:10.2}   median of {}", report.step_seconds * 1e3, report.steps);
     for phase in &report.phases {
         let share = 100.0 * phase.seconds / report.step_seconds;
-        println!("  {:<14}{:10.2}   {share:4.1} %", phase.name, phase.seconds * 1e3);
+        println!("  {:<22}{:10.2}   {share:4.1} %", phase.name, phase.seconds * 1e3);
     }
-    println!("GFLOP/s         {:10.1}", report.gflops);
-    println!("FMA peak        {:10.1}   GFLOP/s, measured in this run", report.peak_gflops);
-    println!("of the peak     {:10.1} %", 100.0 * report.peak_fraction);
+    println!("GFLOP/s                 {:10.1}", report.gflops);
+    println!("FMA peak                {:10.1}   GFLOP/s, measured in this run", report.peak_gflops);
+    println!("of the peak             {:10.1} %", 100.0 * report.peak_fraction);
     match peak_memory() {
-        Some(bytes) => println!("peak memory     {:10.0}   MB", bytes as f64 / 1e6),
-        None => println!("peak memory        unknown   on this system"),
+        Some(bytes) => println!("peak memory             {:10.0}   MB", bytes as f64 / 1e6),
+        None => println!("peak memory                unknown   on this system"),
     }
 }
 

@@ -12,7 +12,7 @@ use crossbeam::channel::{self, Receiver};
 use serde_json::json;
 
 use super::median;
-use super::model::{SHAPES, of_shape};
+use super::model::{SHAPES, cell, of_shape};
 use crate::config::{self, Config, Exchange, KindOr, NumberOrKind, Optimizer, optimizer::Sgd};
 use crate::failure::Failure;
 use crate::launch;
@@ -34,8 +34,8 @@ pub(super) struct Arguments {
     /// Lanes
     #[arg(long, value_name = "N", default_value = "4")]
     lanes: NonZero<u32>,
-    /// Another cell
-    #[arg(long, value_name = "CELL", default_value = "lstm")]
+    /// The cell
+    #[arg(long, value_name = "CELL", default_value = "lstm", value_parser = cell())]
     cell: Cell,
     /// Steps that are measured, after three that are not
     #[arg(long, value_name = "N", default_value = "40")]

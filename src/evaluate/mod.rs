@@ -26,7 +26,7 @@ use subject::{SplitName, Subject};
 #[command(
     allow_negative_numbers = true,
     after_help = "Examples:\n  carousel evaluate runs/rust-source --split valid\n  carousel evaluate runs/rust-source --text notes.txt --streams 1 --json\n  \
-                  carousel evaluate runs/rust-source --split test --dynamic\n  carousel evaluate runs/rust-source --split test --cache 500 --cache-theta 0.3 --cache-lambda 0.1\n  \
+                  carousel evaluate runs/rust-source --split valid --dynamic\n  carousel evaluate runs/rust-source --split valid --cache 500 --cache-theta 0.3 --cache-lambda 0.1\n  \
                   carousel evaluate runs/rust-source --workers 2"
 )]
 pub(crate) struct Arguments {

@@ -28,7 +28,9 @@ impl Where {
 /// Have a worker hand its lanes over and go
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  carousel drain 192.0.2.10:7700 3\n  carousel drain 192.0.2.10:7700 node17"
+    override_usage = "carousel drain [OPTIONS] [HOST:PORT] <WORKER_ID_OR_HOST>",
+    after_help = "Examples:\n  carousel drain 127.0.0.1:7700 3\n  \
+                  carousel drain 192.0.2.10:7700 node17 --tls certs/operator"
 )]
 pub(crate) struct DrainArguments {
     /// The coordinator's address, unless CAROUSEL_COORDINATOR has it; and a worker's number, or a host: all workers there
@@ -43,7 +45,8 @@ pub(crate) struct DrainArguments {
 
 /// Save a checkpoint at the next step, and wait until it is on disk
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  carousel checkpoint 192.0.2.10:7700")]
+#[command(after_help = "Examples:\n  carousel checkpoint 127.0.0.1:7700\n  \
+                  carousel checkpoint 192.0.2.10:7700 --tls certs/operator")]
 pub(crate) struct CheckpointArguments {
     #[command(flatten)]
     place: Where,
@@ -51,7 +54,8 @@ pub(crate) struct CheckpointArguments {
 
 /// End the run after the step under way, at a checkpoint from which it can go on
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  carousel stop 192.0.2.10:7700")]
+#[command(after_help = "Examples:\n  carousel stop 127.0.0.1:7700\n  \
+                  carousel stop 192.0.2.10:7700 --tls certs/operator")]
 pub(crate) struct StopArguments {
     #[command(flatten)]
     place: Where,

@@ -11,9 +11,9 @@ use super::Where;
 
 /// Show how a run is: its step, its loss, its workers
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Example:\n  carousel status 192.0.2.10:7700\n  carousel status 192.0.2.10:7700 --health --this-host"
-)]
+#[command(after_help = "Examples:\n  carousel status 127.0.0.1:7700\n  \
+                  carousel status 192.0.2.10:7700 --tls certs/observer\n  \
+                  carousel status 127.0.0.1:7700 --health --this-host")]
 pub(crate) struct Arguments {
     #[command(flatten)]
     place: Where,

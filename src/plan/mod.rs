@@ -22,7 +22,9 @@ use crate::prepare;
 /// Predict step time, speed, memory and traffic of a run on more workers
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  carousel plan recipes/zaremba-medium.toml --workers 1,2,4,...,64 --bandwidth 1Gbit --latency 0.2ms"
+    after_help = "Examples:\n  carousel plan examples/rust-source.toml --bandwidth 10Gbit --latency 0.1ms\n  \
+                  carousel plan recipes/zaremba-medium.toml --vocabulary 10000 --workers 1,2,4,...,64 --bandwidth 1Gbit \
+                  --latency 0.2ms"
 )]
 pub(crate) struct Arguments {
     /// The configuration, a TOML file
@@ -34,7 +36,7 @@ pub(crate) struct Arguments {
     /// Of each host's wire, in each direction, as 1Gbit
     #[arg(long, value_name = "RATE")]
     bandwidth: BytesPerSecond,
-    /// From one host to another, one way: half of what ping tells
+    /// From one host to another, one way, as 0.2ms: half of what ping tells
     #[arg(long, value_name = "TIME")]
     latency: Seconds,
     /// Operations a second of one worker, as 40G [default: this machine is measured]

@@ -11,6 +11,7 @@ mod exchange_bench;
 pub mod failpoint;
 pub mod hostile;
 mod intake;
+mod news;
 mod optimizer_settings;
 mod outbox;
 mod peers;
@@ -24,6 +25,7 @@ mod trainer;
 mod worker;
 
 pub use exchange_bench::{ExchangeBenchError, ExchangeMember};
+pub use news::News;
 pub use optimizer_settings::optimizer_settings;
 pub use session::{WorkerError, WorkerOptions, host_name, work};
 pub use tokens::{Opened, TokenOpener, WindowReader};

@@ -17,6 +17,7 @@ use tonic::{Code, Request, Status, Streaming};
 
 use crate::departure;
 use crate::exchange::PeerContent;
+use crate::news::News;
 use crate::outbox::Outbox;
 use crate::peers;
 use crate::protocol::Fault;
@@ -59,6 +60,8 @@ pub struct WorkerOptions {
     pub join_token: Option<Token>,
     /// How long no coordinator may answer before the worker gives up.
     pub patience: Duration,
+    /// Hears what happens to the worker.
+    pub tell: fn(News<'_>),
 }
 
 /// Why a worker ended.
@@ -112,16 +115,27 @@ pub fn work(options: &WorkerOptions) -> Result<(), WorkerError> {
     let endpoint = endpoint(&options.coordinator)?;
     let mut worker = Worker::new(options);
     let leaving = departure::watch(&runtime);
+    let mut has_told = false;
     while !*leaving.borrow() {
         let parted = match connect(&runtime, &endpoint, options, worker.held()) {
-            Ok(session) => pool.install(|| worker.serve(&runtime, session, leaving.clone()))?,
+            Ok(session) => {
+                has_told = false;
+                pool.install(|| worker.serve(&runtime, session, leaving.clone()))?
+            }
             Err(problem) => Parted::lost(&problem?),
         };
         let Parted { event, reason, unfinished } = parted;
         let pause = worker.part(event).map_err(|error| explained(error, &options.coordinator, &reason))?;
         let Some(pause) = pause else {
-            return if unfinished { Err(WorkerError::Unfinished(reason)) } else { Ok(()) };
+            if unfinished {
+                return Err(WorkerError::Unfinished(reason));
+            }
+            (options.tell)(News::Over(&reason));
+            return Ok(());
         };
+        if !std::mem::replace(&mut has_told, true) {
+            (options.tell)(News::Waiting(&reason));
+        }
         tracing::info!("{}: {reason}; trying again in {pause:?}", options.coordinator);
         std::thread::sleep(pause);
     }

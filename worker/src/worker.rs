@@ -15,6 +15,7 @@ use tonic::Status;
 
 use crate::departure;
 use crate::intake::{Content, Intake, Refusal};
+use crate::news::News;
 use crate::outbox::Outbox;
 use crate::peers::{self, MostBytes, Peers};
 use crate::protocol::{Action, Event, Machine};
@@ -44,6 +45,7 @@ pub(crate) struct Worker {
     trainer: Option<Trainer>,
     opener: TokenOpener,
     door: Door,
+    tell: fn(News<'_>),
 }
 
 /// What one session needs beside the worker.
@@ -63,9 +65,9 @@ const MOST_EARLY: usize = 256;
 impl Worker {
     /// A worker that holds nothing yet.
     pub(crate) fn new(options: &WorkerOptions) -> Self {
-        let (opener, door) = (options.tokens.clone(), options.door.clone());
+        let (opener, door, tell) = (options.tokens.clone(), options.door.clone(), options.tell);
         let protocol = Machine::waiting(options.patience);
-        Self { began: Instant::now(), protocol, trainer: None, opener, door }
+        Self { began: Instant::now(), protocol, trainer: None, opener, door, tell }
     }
 
     /// What the next session's coordinator is told.
@@ -178,6 +180,7 @@ impl Worker {
     fn welcome(&mut self, welcome: &Welcome, desk: &mut Desk) -> Result<(), TrainerError> {
         let tokens = desk.tokens.take().ok_or(Refusal::SecondWelcome)?;
         let (own, runtime) = (WorkerId(welcome.worker_id), desk.runtime.clone());
+        (self.tell)(News::Joined(own));
         let peers = Peers::new(own, runtime.clone(), self.door.clone());
         let link = Link { own, outbox: desk.outbox.clone(), tokens, peers, runtime };
         let same_run = self.trainer.as_ref().is_some_and(|trainer| trainer.is_of(welcome));
