@@ -17,10 +17,10 @@ use crate::append::Change;
 use crate::board::{Board, Noting};
 use crate::checkpoint::{CheckpointError, Saved};
 use crate::committed::CommittedError;
-use crate::driver::{Driver, Parts, Records};
+use crate::driver::{Books, Driver, Parts, Records};
 use crate::intake::Limits;
 use crate::journal::{JournalError, Record};
-use crate::mirror::{Mirror, MirrorError, Told};
+use crate::mirror::{Mirror, MirrorError, Nudge, Told};
 use crate::observer::Observer;
 use crate::open::{Opened, open};
 use crate::operations::{Desk, MAX_REQUEST_BYTES, OperationsServer};
@@ -208,20 +208,9 @@ impl Coordinator {
         let started =
             mirror.as_mut().map(|mirror| mirror.start(folder, keep, move |what| pass_on(&told, what)));
         let nudge = started.transpose()?;
+        let board = Arc::new(board(&self.run, &opened));
         let run_id = opened.run_id;
-        let folder = self.run.folder.display().to_string();
-        let steps = (opened.machine.step().0, self.run.calendar().2);
-        let board = Arc::new(Board::new(folder, run_id.to_text().trim_end().into(), steps));
-        board.set_checkpoint(opened.books.last_checkpoint(opened.machine.saved_step()));
-        let (saved_sender, saved) = mpsc::unbounded_channel();
-        let mut records = Records::new(opened.books, move |saved: Saved| {
-            if let Some(nudge) = nudge.as_ref().filter(|_| saved.result.is_ok()) {
-                nudge.publish();
-            }
-            if saved_sender.send(saved).is_err() {
-                tracing::debug!("a checkpoint was made after the run was over");
-            }
-        });
+        let (mut records, saved) = records(opened.books, nudge);
         records.go_back(opened.machine.step())?;
         let limits = Arc::new(limits(&self.run));
         let tokens = Arc::new(self.run.tokens);
@@ -267,6 +256,29 @@ impl Coordinator {
         runtime.block_on(async { tokio::time::timeout(Duration::from_secs(5), serving).await.ok() });
         result
     }
+}
+
+/// The picture of a run that nobody has worked on yet.
+fn board(run: &Run, opened: &Opened) -> Board {
+    let steps = (opened.machine.step().0, run.calendar().2);
+    let board =
+        Board::new(run.folder.display().to_string(), opened.run_id.to_text().trim_end().into(), steps);
+    board.set_checkpoint(opened.books.last_checkpoint(opened.machine.saved_step()));
+    board
+}
+
+/// The run's files at work, and what becomes of its checkpoints; each good one is brought up.
+fn records(books: Books, nudge: Option<Nudge>) -> (Records, mpsc::UnboundedReceiver<Saved>) {
+    let (sender, saved) = mpsc::unbounded_channel();
+    let records = Records::new(books, move |saved: Saved| {
+        if let Some(nudge) = nudge.as_ref().filter(|_| saved.result.is_ok()) {
+            nudge.publish();
+        }
+        if sender.send(saved).is_err() {
+            tracing::debug!("a checkpoint was made after the run was over");
+        }
+    });
+    (records, saved)
 }
 
 /// Brings the run's end up; a run that belongs to somebody else has no good end.

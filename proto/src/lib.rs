@@ -18,6 +18,7 @@ pub const PROTOCOL_VERSION: u32 = 4;
     missing_docs,
     unreachable_pub,
     clippy::all,
+    clippy::too_many_lines,
     clippy::allow_attributes_without_reason,
     reason = "generated; documented in training.proto"
 )]

@@ -29,6 +29,7 @@ use crate::worker::{Parted, Worker};
     unreachable_pub,
     dead_code,
     clippy::all,
+    clippy::too_many_lines,
     clippy::allow_attributes_without_reason,
     reason = "generated; documented in training.proto"
 )]
