@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use carousel_proto::MAX_MESSAGE_BYTES;
 use carousel_proto::digest::Digest;
 use carousel_security::{Allowed, Door, Gate, Incoming, Role, Token};
+use carousel_security::{FLOW_WINDOW_BYTES, KEEPALIVE, MOST_HEADER_BYTES, MOST_RESETS, MOST_STREAMS};
 use tokio::sync::{mpsc, oneshot};
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::Server;
@@ -28,21 +30,9 @@ use crate::options::Run;
 use crate::protocol::Ending;
 use crate::server::{Notice, Service, TrainingServer};
 
-/// Bulk is one BulkStart with the touched rows and chunks of 1 MiB; nothing is larger.
-const MAX_MESSAGE_BYTES: usize = 4 << 20;
-/// HTTP/2's own default, 64 KiB, would have every megabyte wait for 16 round trips.
-const FLOW_WINDOW_BYTES: u32 = 8 << 20;
-/// Connections that are served at once: a thousand workers have two or three each.
+/// Connections that are served at once: a thousand workers have two or three each. What they may have together is in
+/// `admission`.
 const PLACES: usize = 8192;
-/// A worker has its session, a deposit and a few requests for windows under way; what is beyond waits at its side. What all
-/// connections may have together is in `admission`.
-const MOST_STREAMS: u32 = 64;
-/// No call of the contract has more than a challenge and its answer.
-const MOST_HEADER_BYTES: u32 = 16 << 10;
-/// Streams that a client has opened and given up before they were looked at; with more it is cut off.
-const MOST_RESETS: usize = 20;
-/// A silent connection is asked for a sign of life this often, and given up after as long again.
-const KEEPALIVE: Duration = Duration::from_secs(10);
 
 /// Why a run failed.
 #[derive(Debug, thiserror::Error)]
