@@ -1,4 +1,4 @@
-//! `carousel verify`: checks what a run has written.
+//! `carousel verify`: has what a run has written checked, and prints what was found. It mends nothing.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! `carousel worker`: computes for a coordinator.
+//! `carousel worker`: computes for a coordinator until that lets it go. It reads no configuration and writes no files.
 
 use std::io::{Read, Write};
 use std::num::NonZero;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use carousel_proto::v1::{self, Split};
 use carousel_proto::{Step, Term};
 
-use crate::checkpoint::{Checkpoint, Context, RunFolder, Snapshot};
+use crate::checkpoint::{Checkpoint, Context, RunFolder, Snapshot, remove_quietly};
 use crate::driver::{Books, StartState, ends_of_epochs, start_state};
 use crate::files::Files;
 use crate::intake::{Limits, cuts_agree};
@@ -156,12 +156,12 @@ fn files_of(
             let first =
                 || replica.as_ref().map(|sections| first_checkpoint(folder, context, sections, carry_floats));
             let first = create_folder(folder, (config_toml, tokenizer_json), || first().transpose())?;
-            let files = Files::create(folder, carry_floats).inspect_err(|_| remove(folder.path()))?;
+            let files = Files::create(folder, carry_floats).inspect_err(|_| remove_quietly(folder.path()))?;
             Ok((files, first))
         }
         Start::Copy { config_toml, tokenizer_json, .. } => {
             create_folder(folder, (config_toml, tokenizer_json), || Ok(()))?;
-            let files = Files::create(folder, carry_floats).inspect_err(|_| remove(folder.path()))?;
+            let files = Files::create(folder, carry_floats).inspect_err(|_| remove_quietly(folder.path()))?;
             Ok((files, None))
         }
         Start::Resume { config_toml, .. } => {
@@ -222,13 +222,7 @@ fn create_folder<T>(
         replace(&folder.config(), config_toml)?;
         Ok(filled)
     };
-    fill().inspect_err(|_| remove(path))
-}
-
-fn remove(folder: &Path) {
-    if let Err(error) = fs::remove_dir_all(folder) {
-        tracing::warn!("{}: {error}", folder.display());
-    }
+    fill().inspect_err(|_| remove_quietly(path))
 }
 
 /// Writes a small file durably: beside, fsync, rename.

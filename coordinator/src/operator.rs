@@ -9,7 +9,7 @@ use carousel_proto::v1::{
     CheckpointRequest, Client, DrainReply, DrainRequest, LastCheckpoint, RunStatus, StatusRequest,
     StopRequest,
 };
-use carousel_security::{Connector, Door, Role};
+use carousel_security::{Connector, Door, Role, root_cause};
 use tokio::runtime::Runtime;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
@@ -204,12 +204,4 @@ fn judge(address: &str, status: &Status) -> OperatorError {
             OperatorError::NotACoordinator { address, problem }
         }
     }
-}
-
-fn root_cause(error: &dyn Error) -> String {
-    let mut cause = error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    cause.to_string()
 }

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use carousel_proto::MAX_MESSAGE_BYTES;
 use carousel_proto::digest::Digest;
 use carousel_security::{Allowed, Door, Gate, Incoming, Role, Token};
+use carousel_security::{FLOW_WINDOW_BYTES, KEEPALIVE, MOST_HEADER_BYTES, MOST_RESETS, MOST_STREAMS};
 use tokio::sync::{mpsc, oneshot};
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::Server;
@@ -17,10 +19,10 @@ use crate::append::Change;
 use crate::board::{Board, Noting};
 use crate::checkpoint::{CheckpointError, Saved};
 use crate::committed::CommittedError;
-use crate::driver::{Driver, Parts, Records};
+use crate::driver::{Books, Driver, Parts, Records};
 use crate::intake::Limits;
 use crate::journal::{JournalError, Record};
-use crate::mirror::{Mirror, MirrorError, Told};
+use crate::mirror::{Mirror, MirrorError, Nudge, Told};
 use crate::observer::Observer;
 use crate::open::{Opened, open};
 use crate::operations::{Desk, MAX_REQUEST_BYTES, OperationsServer};
@@ -28,21 +30,9 @@ use crate::options::Run;
 use crate::protocol::Ending;
 use crate::server::{Notice, Service, TrainingServer};
 
-/// Bulk is one BulkStart with the touched rows and chunks of 1 MiB; nothing is larger.
-const MAX_MESSAGE_BYTES: usize = 4 << 20;
-/// HTTP/2's own default, 64 KiB, would have every megabyte wait for 16 round trips.
-const FLOW_WINDOW_BYTES: u32 = 8 << 20;
-/// Connections that are served at once: a thousand workers have two or three each.
+/// Connections that are served at once: a thousand workers have two or three each. What they may have together is in
+/// `admission`.
 const PLACES: usize = 8192;
-/// A worker has its session, a deposit and a few requests for windows under way; what is beyond waits at its side. What all
-/// connections may have together is in `admission`.
-const MOST_STREAMS: u32 = 64;
-/// No call of the contract has more than a challenge and its answer.
-const MOST_HEADER_BYTES: u32 = 16 << 10;
-/// Streams that a client has opened and given up before they were looked at; with more it is cut off.
-const MOST_RESETS: usize = 20;
-/// A silent connection is asked for a sign of life this often, and given up after as long again.
-const KEEPALIVE: Duration = Duration::from_secs(10);
 
 /// Why a run failed.
 #[derive(Debug, thiserror::Error)]
@@ -208,20 +198,9 @@ impl Coordinator {
         let started =
             mirror.as_mut().map(|mirror| mirror.start(folder, keep, move |what| pass_on(&told, what)));
         let nudge = started.transpose()?;
+        let board = Arc::new(board(&self.run, &opened));
         let run_id = opened.run_id;
-        let folder = self.run.folder.display().to_string();
-        let steps = (opened.machine.step().0, self.run.calendar().2);
-        let board = Arc::new(Board::new(folder, run_id.to_text().trim_end().into(), steps));
-        board.set_checkpoint(opened.books.last_checkpoint(opened.machine.saved_step()));
-        let (saved_sender, saved) = mpsc::unbounded_channel();
-        let mut records = Records::new(opened.books, move |saved: Saved| {
-            if let Some(nudge) = nudge.as_ref().filter(|_| saved.result.is_ok()) {
-                nudge.publish();
-            }
-            if saved_sender.send(saved).is_err() {
-                tracing::debug!("a checkpoint was made after the run was over");
-            }
-        });
+        let (mut records, saved) = records(opened.books, nudge);
         records.go_back(opened.machine.step())?;
         let limits = Arc::new(limits(&self.run));
         let tokens = Arc::new(self.run.tokens);
@@ -267,6 +246,29 @@ impl Coordinator {
         runtime.block_on(async { tokio::time::timeout(Duration::from_secs(5), serving).await.ok() });
         result
     }
+}
+
+/// The picture of a run that nobody has worked on yet.
+fn board(run: &Run, opened: &Opened) -> Board {
+    let steps = (opened.machine.step().0, run.calendar().2);
+    let board =
+        Board::new(run.folder.display().to_string(), opened.run_id.to_text().trim_end().into(), steps);
+    board.set_checkpoint(opened.books.last_checkpoint(opened.machine.saved_step()));
+    board
+}
+
+/// The run's files at work, and what becomes of its checkpoints; each good one is brought up.
+fn records(books: Books, nudge: Option<Nudge>) -> (Records, mpsc::UnboundedReceiver<Saved>) {
+    let (sender, saved) = mpsc::unbounded_channel();
+    let records = Records::new(books, move |saved: Saved| {
+        if let Some(nudge) = nudge.as_ref().filter(|_| saved.result.is_ok()) {
+            nudge.publish();
+        }
+        if sender.send(saved).is_err() {
+            tracing::debug!("a checkpoint was made after the run was over");
+        }
+    });
+    (records, saved)
 }
 
 /// Brings the run's end up; a run that belongs to somebody else has no good end.

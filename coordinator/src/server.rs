@@ -28,6 +28,7 @@ use crate::tokens::{TokenSource, WindowError};
     unreachable_pub,
     dead_code,
     clippy::all,
+    clippy::too_many_lines,
     clippy::allow_attributes_without_reason,
     reason = "generated; documented in the proto files"
 )]

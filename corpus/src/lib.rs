@@ -56,7 +56,9 @@ pub use streams::{IGNORED, PlanError, StreamPlan};
 pub use text::read_text;
 pub use token_file::{TokenFile, TokenFileError, TokenFileInfo};
 pub use tokenize::{Progress, Stage, Watch};
-pub use tokenizer::{DecodeStream, Limits, Subwords, Tokenizer, TokenizerConfig, TokenizerKind};
+pub use tokenizer::{
+    DecodeStream, Limits, MAX_VOCABULARY, Subwords, Tokenizer, TokenizerConfig, TokenizerKind,
+};
 pub use tokens::Tokens;
 pub use whole::read_whole;
 pub use windows::{RandomWindow, Span, WindowLengths};

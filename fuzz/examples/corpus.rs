@@ -45,17 +45,24 @@ fn checkpoint(folder: &Path) -> Vec<u8> {
 }
 
 fn wire() {
+    session();
+    deposit();
+    windows();
+    push();
+    coordinator_says();
+}
+
+fn start(kind: Bulk, floats: u64, level: u32, rows: Vec<u32>) -> BulkStart {
+    let (kind, bytes) = (kind.into(), 4 * floats);
+    BulkStart { kind, term: 4, step: 9, level, bytes, rows, ..BulkStart::default() }
+}
+
+fn chunk(floats: usize) -> BulkChunk {
+    BulkChunk { data: vec![0; 4 * floats].into() }
+}
+
+fn session() {
     let hello = Hello { protocol: PROTOCOL_VERSION, host: "here".into(), ..Hello::default() };
-    let start = |kind: Bulk, floats: u64, level, rows: Vec<u32>| BulkStart {
-        kind: kind.into(),
-        term: 4,
-        step: 9,
-        level,
-        bytes: 4 * floats,
-        rows,
-        ..BulkStart::default()
-    };
-    let chunk = |floats: usize| BulkChunk { data: vec![0; 4 * floats].into() };
     use from_worker::Message as Said;
     let loss = LaneLoss { lane: 1, tokens: 77, sum: 3.5 };
     let session = [
@@ -70,7 +77,9 @@ fn wire() {
     ];
     let encoded = session.map(|message| FromWorker { message: Some(message) }.encode_to_vec());
     keep("wire", "session", &[&[0][..], &framed(&encoded)].concat());
+}
 
+fn deposit() {
     use from_depositor::Message as Deposited;
     let section = |index| BulkStart { index, ..start(Bulk::Replica, 15, 0, vec![]) };
     let deposit = [
@@ -83,14 +92,18 @@ fn wire() {
     ];
     let encoded = deposit.map(|message| FromDepositor { message: Some(message) }.encode_to_vec());
     keep("wire", "deposit", &[&[1][..], &framed(&encoded)].concat());
+}
 
+fn windows() {
     let span = Some(WindowSpan { start: 11, steps: 7 });
     let by_span = WindowRequest { split: Split::Train.into(), lanes: 3, span, ..WindowRequest::default() };
     let by_index =
         WindowRequest { split: Split::Valid.into(), window: 1, lanes: 2, ..WindowRequest::default() };
     let encoded = [by_span.encode_to_vec(), by_index.encode_to_vec()];
     keep("wire", "windows", &[&[2][..], &framed(&encoded)].concat());
+}
 
+fn push() {
     use from_peer::Message as Pushed;
     let segment = Segment {
         kind: Bulk::Partial.into(),
@@ -109,7 +122,9 @@ fn wire() {
     let encoded =
         push[1..].iter().cloned().map(|message| FromPeer { message: Some(message) }.encode_to_vec());
     keep("peer", "push", &[&[30][..], &framed(&encoded.collect::<Vec<_>>())].concat());
+}
 
+fn coordinator_says() {
     use from_coordinator::Message as Told;
     let model = ModelSettings {
         cell: "lstm".into(),

@@ -13,11 +13,15 @@ pub use lane_tree::{LaneTree, Node, lane_streams};
 /// Raised with every change of the messages or of their meaning; both ends must have the same.
 pub const PROTOCOL_VERSION: u32 = 4;
 
+/// Bulk is one BulkStart with the touched rows and chunks of 1 MiB; no message is larger.
+pub const MAX_MESSAGE_BYTES: usize = 4 << 20;
+
 /// The messages of package `carousel.v1`.
 #[allow(
     missing_docs,
     unreachable_pub,
     clippy::all,
+    clippy::too_many_lines,
     clippy::allow_attributes_without_reason,
     reason = "generated; documented in training.proto"
 )]

@@ -1,5 +1,6 @@
 //! The client's side of a door: connects to an address, and goes on only with somebody of the expected role.
 
+use std::error::Error;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -19,6 +20,16 @@ use crate::{Door, Role};
 
 /// The first byte of a TLS record that a server sends unasked, an alert; no HTTP/2 server begins with it.
 const ALERT: u8 = 0x15;
+
+/// The innermost reason of a failure: what is around it says no more than that something failed.
+#[must_use]
+pub fn root_cause(error: &dyn Error) -> String {
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
+}
 
 /// Connects through a door to somebody of a role; for `Endpoint::connect_with_connector`.
 #[derive(Clone, Debug)]

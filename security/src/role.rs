@@ -1,4 +1,4 @@
-//! What a certificate makes of its holder.
+//! What a certificate makes of its holder: a role, read from a URI among its names. What a role may do, each service says.
 
 use std::fmt;
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use carousel_corpus::{Limits, Subwords, TokenizerConfig};
+use carousel_corpus::{Limits, MAX_VOCABULARY, Subwords, TokenizerConfig};
 use serde::{Deserialize, Serialize};
 use toml::Value;
 
@@ -206,7 +206,7 @@ fn check_subwords(subwords: &Subwords) -> Result<(), ConfigError> {
         Subwords { vocabulary: size @ 0..BYTE_LEVEL, .. } => {
             value("data.tokenizer.vocabulary", size as u64, "at least 257: the bytes and <eos>")
         }
-        Subwords { vocabulary: size, .. } if size > MAX_VOCABULARY => {
+        Subwords { vocabulary: size, .. } if size as u64 > MAX_VOCABULARY => {
             value("data.tokenizer.vocabulary", size as u64, "at most 16777216")
         }
         Subwords { min_count: 0, .. } => value("data.tokenizer.min_count", 0, "at least 1"),
@@ -217,9 +217,6 @@ fn check_subwords(subwords: &Subwords) -> Result<(), ConfigError> {
         _ => Ok(()),
     }
 }
-
-/// As for a tokenizer from a file: ids are rows of the embedding.
-const MAX_VOCABULARY: usize = 1 << 24;
 
 fn check_limits(limits: &Limits) -> Result<(), ConfigError> {
     let value = |key, found: usize, expected: &str| {

@@ -140,73 +140,75 @@ mod tests {
     /// One way to spoil a configuration, and the key that must be named.
     type Spoiling = (&'static str, fn(&mut Config));
 
+    const DATA_AND_MODEL: &[Spoiling] = &[
+        ("data.train", |c| c.data.train = OneOrMany::default()),
+        ("data.valid_fraction", |c| c.data.valid_fraction = 1.0),
+        ("data.valid_fraction", |c| c.data.valid_fraction = f64::NAN),
+        ("data.max_bytes", |c| c.data.max_bytes = Some(0)),
+        ("data.format", |c| c.data.format = "csv".into()),
+        ("data.field", |c| c.data.field = String::new()),
+        ("model.cell", |c| c.model.cell = "lstn".into()),
+        ("model.layers", |c| c.model.layers = 0),
+        ("model.hidden", |c| c.model.hidden = 0.into()),
+        ("model.embedding", |c| c.model.embedding = 0),
+        ("model.tied", |c| c.model.tied = true),
+        ("model.dropout", |c| c.model.dropout = 1.0),
+        ("model.init", |c| c.model.init = NumberOrKind(Init::Uniform(Range { range: f32::INFINITY }))),
+        ("model.init.range", |c| c.model.init = NumberOrKind(Init::Glorot(Range { range: -1.0 }))),
+        ("model.forget_bias", |c| c.model.forget_bias = f32::NAN),
+        ("model.hidden", |c| c.model.hidden = Widths(vec![4, 0])),
+        ("model.hidden", |c| c.model.hidden = Widths(vec![4, 5])),
+        ("model.hidden", |c| c.model.hidden = Widths(Vec::new())),
+        ("model.dropout_input", |c| c.model.dropout_input = Some(1.0)),
+        ("model.dropout_hidden", |c| c.model.dropout_hidden = Some(-0.5)),
+        ("model.dropout_output", |c| c.model.dropout_output = Some(f32::NAN)),
+        ("model.dropout_embedding", |c| c.model.dropout_embedding = 1.0),
+        ("model.weight_drop", |c| c.model.weight_drop = 1.0),
+        ("model.activation_regularisation", |c| c.model.activation_regularisation = -1.0),
+        ("model.temporal_activation_regularisation", |c| {
+            c.model.temporal_activation_regularisation = f32::INFINITY
+        }),
+        ("model.label_smoothing", |c| c.model.label_smoothing = 1.0),
+    ];
+
+    const TRAINING_AND_THE_REST: &[Spoiling] = &[
+        ("train.streams", |c| c.train.streams = 0),
+        ("train.window", |c| c.train.window = 0),
+        ("train.lanes", |c| c.train.lanes = 0),
+        ("train.lanes", |c| c.train.lanes = 33),
+        ("train.epochs", |c| c.train.epochs = None),
+        ("train.epochs", |c| c.train.steps = Some(3)),
+        ("train.epochs", |c| c.train.epochs = Some(0)),
+        ("train.evaluate_every", |c| c.train.evaluate_every = Some(0)),
+        ("train.checkpoint_every", |c| c.train.checkpoint_every = Some(0)),
+        ("train.keep_checkpoints", |c| c.train.keep_checkpoints = 1),
+        ("train.learning_rate", |c| c.train.learning_rate = 0.0),
+        ("train.clip_norm", |c| c.train.clip_norm = -1.0),
+        ("train.schedule.divide", |c| {
+            c.train.schedule = KindOr(Schedule::Plateau { divide: 0.5, patience: 0 })
+        }),
+        ("train.schedule.floor", |c| c.train.schedule = KindOr(Schedule::Cosine { warmup: 0, floor: 2.0 })),
+        ("sample.temperature", |c| c.sample = Some(Sample { temperature: -1.0, ..Sample::default() })),
+        ("sample.top_p", |c| c.sample = Some(Sample { top_p: 0.0, ..Sample::default() })),
+        ("sample.repetition_penalty", |c| {
+            c.sample = Some(Sample { repetition_penalty: 0.0, ..Sample::default() })
+        }),
+        ("sample.stop", |c| c.sample = Some(Sample { stop: vec![String::new()], ..Sample::default() })),
+        ("sample.samples", |c| c.sample = Some(Sample { samples: 0, ..Sample::default() })),
+        ("cluster.workers", |c| c.cluster.workers = 0),
+        ("cluster.threads", |c| c.cluster.threads = 0),
+        ("cluster.tokens", |c| c.cluster.tokens = String::new()),
+    ];
+
     #[test]
     fn every_impossible_value_is_named_by_its_key() {
-        let spoilings: &[Spoiling] = &[
-            ("data.train", |c| c.data.train = OneOrMany::default()),
-            ("data.valid_fraction", |c| c.data.valid_fraction = 1.0),
-            ("data.valid_fraction", |c| c.data.valid_fraction = f64::NAN),
-            ("data.max_bytes", |c| c.data.max_bytes = Some(0)),
-            ("data.format", |c| c.data.format = "csv".into()),
-            ("data.field", |c| c.data.field = String::new()),
-            ("model.cell", |c| c.model.cell = "lstn".into()),
-            ("model.layers", |c| c.model.layers = 0),
-            ("model.hidden", |c| c.model.hidden = 0.into()),
-            ("model.embedding", |c| c.model.embedding = 0),
-            ("model.tied", |c| c.model.tied = true),
-            ("model.dropout", |c| c.model.dropout = 1.0),
-            ("model.init", |c| c.model.init = NumberOrKind(Init::Uniform(Range { range: f32::INFINITY }))),
-            ("model.init.range", |c| c.model.init = NumberOrKind(Init::Glorot(Range { range: -1.0 }))),
-            ("model.forget_bias", |c| c.model.forget_bias = f32::NAN),
-            ("model.hidden", |c| c.model.hidden = Widths(vec![4, 0])),
-            ("model.hidden", |c| c.model.hidden = Widths(vec![4, 5])),
-            ("model.hidden", |c| c.model.hidden = Widths(Vec::new())),
-            ("model.dropout_input", |c| c.model.dropout_input = Some(1.0)),
-            ("model.dropout_hidden", |c| c.model.dropout_hidden = Some(-0.5)),
-            ("model.dropout_output", |c| c.model.dropout_output = Some(f32::NAN)),
-            ("model.dropout_embedding", |c| c.model.dropout_embedding = 1.0),
-            ("model.weight_drop", |c| c.model.weight_drop = 1.0),
-            ("model.activation_regularisation", |c| c.model.activation_regularisation = -1.0),
-            ("model.temporal_activation_regularisation", |c| {
-                c.model.temporal_activation_regularisation = f32::INFINITY
-            }),
-            ("model.label_smoothing", |c| c.model.label_smoothing = 1.0),
-            ("train.streams", |c| c.train.streams = 0),
-            ("train.window", |c| c.train.window = 0),
-            ("train.lanes", |c| c.train.lanes = 0),
-            ("train.lanes", |c| c.train.lanes = 33),
-            ("train.epochs", |c| c.train.epochs = None),
-            ("train.epochs", |c| c.train.steps = Some(3)),
-            ("train.epochs", |c| c.train.epochs = Some(0)),
-            ("train.evaluate_every", |c| c.train.evaluate_every = Some(0)),
-            ("train.checkpoint_every", |c| c.train.checkpoint_every = Some(0)),
-            ("train.keep_checkpoints", |c| c.train.keep_checkpoints = 1),
-            ("train.learning_rate", |c| c.train.learning_rate = 0.0),
-            ("train.clip_norm", |c| c.train.clip_norm = -1.0),
-            ("train.schedule.divide", |c| {
-                c.train.schedule = KindOr(Schedule::Plateau { divide: 0.5, patience: 0 })
-            }),
-            ("train.schedule.floor", |c| {
-                c.train.schedule = KindOr(Schedule::Cosine { warmup: 0, floor: 2.0 })
-            }),
-            ("sample.temperature", |c| c.sample = Some(Sample { temperature: -1.0, ..Sample::default() })),
-            ("sample.top_p", |c| c.sample = Some(Sample { top_p: 0.0, ..Sample::default() })),
-            ("sample.repetition_penalty", |c| {
-                c.sample = Some(Sample { repetition_penalty: 0.0, ..Sample::default() })
-            }),
-            ("sample.stop", |c| c.sample = Some(Sample { stop: vec![String::new()], ..Sample::default() })),
-            ("sample.samples", |c| c.sample = Some(Sample { samples: 0, ..Sample::default() })),
-            ("cluster.workers", |c| c.cluster.workers = 0),
-            ("cluster.threads", |c| c.cluster.threads = 0),
-            ("cluster.tokens", |c| c.cluster.tokens = String::new()),
-        ];
         let mut good = Config {
             data: super::super::Data { train: OneOrMany(vec!["x".into()]), ..Default::default() },
             ..Config::default()
         };
         good.train.epochs = Some(1);
         validate(&good).unwrap();
-        for (key, spoil) in spoilings {
+        for (key, spoil) in DATA_AND_MODEL.iter().chain(TRAINING_AND_THE_REST) {
             let mut config = good.clone();
             spoil(&mut config);
             let error = validate(&config).unwrap_err().to_string();

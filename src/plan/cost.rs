@@ -3,12 +3,11 @@
 
 use carousel_proto::LaneTree;
 use carousel_proto::gradient::GradientLayout;
+use carousel_security::FLOW_WINDOW_BYTES;
 
 use super::units::{BytesPerSecond, Flops, Seconds};
 use crate::config::Exchange;
 
-/// HTTP/2 flow window of a connection (`FLOW_WINDOW_BYTES` of worker and coordinator).
-const FLOW_WINDOW: f64 = (8 << 20) as f64;
 /// Bytes on an Ethernet for each byte of a full TCP segment.
 const ON_THE_WIRE: f64 = 1514.0 / 1448.0;
 /// What the first round trip after a pause carries: ten TCP segments.
@@ -126,7 +125,11 @@ fn whole_at(job: &Job, load: &Load, exchange: Exchange, compute: f64, place: Pla
         return compute;
     }
     let round_trip = 2.0 * place.latency.0;
-    let window = if round_trip > 0.0 { FLOW_WINDOW * load.connections / round_trip } else { f64::INFINITY };
+    let window = if round_trip > 0.0 {
+        f64::from(FLOW_WINDOW_BYTES) * load.connections / round_trip
+    } else {
+        f64::INFINITY
+    };
     let rate = (place.bandwidth.0 / ON_THE_WIRE).min(window);
     let at_the_end = [(1.0, 1.0)];
     let parts: &[(f64, f64)] = if exchange == Exchange::Mesh { &job.parts } else { &at_the_end };

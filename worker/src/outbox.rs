@@ -1,4 +1,5 @@
-//! What a worker says to its coordinator.
+//! What a worker says to its coordinator: a queue with a bound, between the thread that computes, which may wait, and the
+//! session.
 
 use std::sync::Arc;
 

@@ -14,6 +14,7 @@ use std::sync::{Arc, OnceLock};
 
 use carousel_proto::{Step, Term, WorkerId};
 use carousel_security::{Allowed, Connector, Door, Incoming, Role};
+use carousel_security::{FLOW_WINDOW_BYTES, MOST_HEADER_BYTES, MOST_RESETS, MOST_STREAMS};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tonic::service::interceptor::InterceptedService;
@@ -21,20 +22,13 @@ use tonic::transport::server::Server;
 use tonic::transport::{Endpoint, Uri};
 
 use crate::exchange::{Peer, PeerContent};
+use crate::session::Mail;
 use crate::session::generated::replica_server::ReplicaServer;
-use crate::session::{FLOW_WINDOW_BYTES, Mail};
 
 /// The largest HTTP/2 frame: a whole segment, so that it is read in one piece.
 const FRAME_BYTES: u32 = 1 << 20;
 /// Connections that are served at once: a run has far fewer workers on one machine's line.
 const PLACES: usize = 4096;
-
-/// A peer pushes on one stream, and pulls parts of a replica on a few; what is beyond waits at its side.
-const MOST_STREAMS: u32 = 64;
-/// No call of the contract has more.
-const MOST_HEADER_BYTES: u32 = 16 << 10;
-/// Streams that a peer has opened and given up before they were looked at; with more it is cut off.
-const MOST_RESETS: usize = 20;
 
 /// The most bytes a peer's bulk may have: a whole gradient of the run. Unset until the run is known.
 pub(crate) type MostBytes = Arc<OnceLock<u64>>;

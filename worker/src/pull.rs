@@ -6,15 +6,16 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use carousel_proto::MAX_MESSAGE_BYTES;
 use carousel_proto::Step;
 use carousel_proto::v1::PullRequest;
-use carousel_security::{Connector, Door, Role};
+use carousel_security::{Connector, Door, FLOW_WINDOW_BYTES, Role};
 use tokio::task::JoinSet;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::failpoint::{FailPoint, reach};
-use crate::session::{FLOW_WINDOW_BYTES, MAX_MESSAGE_BYTES, generated::replica_client::ReplicaClient};
+use crate::session::generated::replica_client::ReplicaClient;
 
 /// Floats of a part: 1 MiB.
 const PART: usize = 1 << 18;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use carousel_proto::v1::{
     ChallengeRequest, FromCoordinator, FromWorker, Held, Hello, PullReply, PullRequest, from_worker::Message,
 };
-use carousel_proto::{PROTOCOL_VERSION, Step, Term, WorkerId};
-use carousel_security::{Connector, Door, Role, Token};
+use carousel_proto::{MAX_MESSAGE_BYTES, PROTOCOL_VERSION, Step, Term, WorkerId};
+use carousel_security::{Connector, Door, FLOW_WINDOW_BYTES, KEEPALIVE, Role, Token, root_cause};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::StreamExt;
@@ -30,6 +30,7 @@ use crate::worker::{Parted, Worker};
     unreachable_pub,
     dead_code,
     clippy::all,
+    clippy::too_many_lines,
     clippy::allow_attributes_without_reason,
     reason = "generated; documented in training.proto"
 )]
@@ -38,12 +39,9 @@ pub(crate) mod generated {
 }
 pub(crate) use generated::training_client::TrainingClient;
 
-pub(crate) const MAX_MESSAGE_BYTES: usize = 4 << 20;
-pub(crate) const FLOW_WINDOW_BYTES: u32 = 8 << 20;
 /// Messages that may wait for the computation, a quarter of a megabyte each at the most but for a few; the connection's flow
 /// control holds back the rest.
 pub(crate) const WAITING_MESSAGES: usize = 256;
-const KEEPALIVE: Duration = Duration::from_secs(10);
 
 /// What a worker is told by whoever starts it.
 #[derive(Clone, Debug)]
@@ -246,14 +244,6 @@ fn judge(status: Status) -> Result<String, WorkerError> {
         | Code::Unimplemented => Err(WorkerError::Refused(status.message().into())),
         _ => Ok(status.message().into()),
     }
-}
-
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    cause.to_string()
 }
 
 /// How this machine is called: what a worker tells its coordinator.

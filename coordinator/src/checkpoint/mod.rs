@@ -31,7 +31,7 @@ use crate::schedule::ScheduleState;
 
 pub(crate) use read::read_state;
 pub(crate) use saver::{Desk, Saved, Saver};
-pub(crate) use store::{BEST, LATEST, point_link};
+pub(crate) use store::{BEST, LATEST, point_link, remove_quietly};
 pub use store::{Found, RunFolder};
 pub use write::Context;
 

@@ -292,7 +292,8 @@ fn remove_link(link: &Path) -> Result<(), CheckpointError> {
     fs::remove_file(link).map_err(CheckpointError::io(link))
 }
 
-fn remove_quietly(folder: &Path) {
+/// Removes what could not be made; that this fails as well is only told.
+pub(crate) fn remove_quietly(folder: &Path) {
     if let Err(error) = fs::remove_dir_all(folder) {
         tracing::warn!("{}: {error}", folder.display());
     }

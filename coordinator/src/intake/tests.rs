@@ -1,4 +1,4 @@
-//! Hostile messages, one by one.
+//! Messages that are taken, and hostile ones, one by one. What real connections make of them is `tests/suite/hostile.rs`.
 
 use super::*;
 use crate::replica::TensorShape;

@@ -1,4 +1,4 @@
-//! What goes into the state machine and what comes out of it.
+//! What goes into the state machine and what comes out of it: plain data. It decides nothing.
 
 use std::fmt;
 use std::ops::Range;

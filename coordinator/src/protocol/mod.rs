@@ -269,12 +269,6 @@ impl Machine {
         self.term
     }
 
-    /// Whether the run is over.
-    #[must_use]
-    pub fn is_over(&self) -> bool {
-        self.phase == Phase::Over
-    }
-
     /// Whether a checkpoint is on its way.
     #[must_use]
     pub fn is_saving(&self) -> bool {

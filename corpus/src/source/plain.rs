@@ -1,4 +1,4 @@
-//! A file that is one document of plain text.
+//! A file that is one document of plain text: read block after block, never held whole. Where pieces end is `cut`'s.
 
 use std::io::Read;
 

@@ -15,8 +15,8 @@ use foldhash::fast::FixedState;
 use regex::Regex;
 
 use super::counts::Counted;
-use super::words::EOS;
 use super::{Subwords, json};
+use crate::EOS;
 
 /// Two neighbouring tokens.
 type Pair = (u32, u32);

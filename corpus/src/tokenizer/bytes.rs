@@ -1,6 +1,6 @@
 //! Bytes as tokens: no vocabulary to learn, nothing unknown.
 
-use super::words::EOS;
+use crate::EOS;
 
 /// Bytes; the id behind them is `<eos>`, the end of a document, in a vocabulary that has it.
 pub(super) const BYTES: usize = 256;

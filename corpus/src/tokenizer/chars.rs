@@ -1,7 +1,7 @@
 //! Unicode scalar values as tokens. No graphemes, no normalisation.
 
 use super::Limits;
-use super::words::EOS;
+use crate::EOS;
 
 /// The text of id 0: a character that the training text has not.
 pub(super) const UNK: &str = "<unk>";

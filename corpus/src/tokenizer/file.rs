@@ -11,7 +11,7 @@ use crate::CorpusError;
 /// depends on the text alone, so the tokens do not depend on the number of threads.
 const PIECE_BYTES: usize = 1 << 20;
 /// Ids at or above this are refused: they would be rows of the embedding.
-const MAX_VOCABULARY: u64 = 1 << 24;
+pub const MAX_VOCABULARY: u64 = 1 << 24;
 
 /// A tokenizer and the text of the file it came from.
 #[derive(Clone)]

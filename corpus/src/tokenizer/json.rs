@@ -4,6 +4,7 @@
 use serde_json::Value;
 
 use super::{chars, words};
+use crate::EOS;
 
 /// A file that [`chars()`], [`bytes()`] or [`words()`] could have written, with the text of every id in order.
 #[derive(Debug, PartialEq)]
@@ -158,7 +159,7 @@ pub(super) fn chars(tokens: impl Iterator<Item = String>) -> String {
 }
 
 pub(super) fn bytes(eos: bool) -> String {
-    let eos = eos.then(|| words::EOS.to_owned());
+    let eos = eos.then(|| EOS.to_owned());
     with_vocabulary(BYTES, byte_alphabet().into_iter().map(String::from).chain(eos))
 }
 
@@ -184,7 +185,7 @@ pub(super) fn unigram<'a>(pieces: impl Iterator<Item = (&'a [u8], f64)>) -> Stri
     let text = |piece: &[u8]| piece.iter().map(|&byte| alphabet[usize::from(byte)]).collect::<String>();
     let line =
         |(text, score): (String, f64)| format!("      [{}, {}]", Value::String(text), Value::from(score));
-    let all = std::iter::once((words::EOS.to_owned(), 0.0));
+    let all = std::iter::once((EOS.to_owned(), 0.0));
     let lines: Vec<String> = all.chain(pieces.map(|(piece, score)| (text(piece), score))).map(line).collect();
     UNIGRAM.replacen("{VOCABULARY}", &lines.join(",\n"), 1)
 }
@@ -194,14 +195,14 @@ pub(super) fn recognise(file: &Value) -> Option<Own> {
     let tokens = vocabulary(&file["model"]["vocab"])?;
     let same = |json: String| serde_json::from_str(&json).is_ok_and(|written: Value| written == *file);
     let special = |word: &str| tokens.iter().any(|token| token == word);
-    if special(words::EOS) && special(words::UNK) && same(words(tokens.iter().cloned())) {
+    if special(EOS) && special(words::UNK) && same(words(tokens.iter().cloned())) {
         return Some(Own::Words(tokens));
     }
     if let Some(eos) = [false, true].into_iter().find(|&eos| same(bytes(eos))) {
         return Some(Own::Bytes { eos });
     }
     let (first, mut rest) = tokens.split_first()?;
-    let eos = rest.last().is_some_and(|last| last == words::EOS);
+    let eos = rest.last().is_some_and(|last| last == EOS);
     rest = &rest[..rest.len() - usize::from(eos)];
     let letters: Option<Vec<char>> = rest.iter().map(|token| only_char(token)).collect();
     let own = first == chars::UNK && same(chars(tokens.iter().cloned()));

@@ -20,6 +20,7 @@ use std::path::Path;
 use self::chars::Chars;
 pub use self::config::{Limits, Subwords, TokenizerConfig};
 use self::file::FileTokenizer;
+pub use self::file::MAX_VOCABULARY;
 pub use self::stream::DecodeStream;
 pub(crate) use self::training::Training;
 use self::words::Words;
@@ -154,7 +155,7 @@ impl Tokenizer {
     /// The token whose text in the vocabulary is `text`, when that is a mark such as `<eos>` and no part of a text:
     /// `chars`, `bytes` and `words` know [`EOS`](crate::EOS) alone.
     pub fn mark(&self, text: &str) -> Option<u32> {
-        let own = |id: Option<u32>| id.filter(|_| text == words::EOS);
+        let own = |id: Option<u32>| id.filter(|_| text == crate::EOS);
         match &self.0 {
             Kind::Chars(chars) => own(chars.eos()),
             Kind::Bytes { eos } => own(eos.then_some(bytes::BYTES as u32)),

@@ -3,10 +3,10 @@
 
 use super::chars::{CharCounts, Chars};
 use super::counts::{PieceCounts, WordCounts};
-use super::words::{EOS, Words, places};
+use super::words::{Words, places};
 use super::{Kind, Limits, Tokenizer, TokenizerConfig};
 use super::{bpe, unigram};
-use crate::CorpusError;
+use crate::{CorpusError, EOS};
 
 /// A tokenizer that is being made.
 pub(crate) struct Training {

@@ -7,8 +7,8 @@ use foldhash::fast::FixedState;
 
 use super::Limits;
 use super::counts::Counted;
+use crate::EOS;
 
-pub(super) const EOS: &str = "<eos>";
 pub(super) const UNK: &str = "<unk>";
 
 /// Seeds the table of a vocabulary; another than those of the counts, from whose order it is filled.

@@ -5,13 +5,12 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 
 use bytes::{Buf, Bytes};
+use carousel_proto::MAX_MESSAGE_BYTES;
 use carousel_proto::v1::FromPeer;
 use http_body::Body as _;
 use prost::Message as _;
 use tonic::Status;
 use tonic::body::Body;
-
-use crate::session::MAX_MESSAGE_BYTES;
 
 /// Shorter pieces are joined as they come: a piece costs some 40 bytes beside its own, however short it is.
 const SHORT_BYTES: usize = 1024;

@@ -1,11 +1,12 @@
 //! Hands parts of this worker's replica out to newcomers. It checks and passes on: the thread that computes has the replica.
 
+use carousel_proto::MAX_MESSAGE_BYTES;
 use carousel_proto::v1::{PullReply, PullRequest};
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Request, Response, Status};
 
+use crate::session::Mail;
 use crate::session::generated::replica_server;
-use crate::session::{MAX_MESSAGE_BYTES, Mail};
 
 pub(super) struct Server {
     pub mail: mpsc::Sender<Mail>,

@@ -1,4 +1,5 @@
-//! Losses of a whole split, forward only.
+//! Losses of a whole split, forward only: no gradient, and the training's carries stay as they are. What becomes of the
+//! figure is the coordinator's matter.
 
 use carousel_proto::v1::{EvaluationReport, Progress, WindowSpan, from_worker::Message};
 
