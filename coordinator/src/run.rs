@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use carousel_proto::MAX_MESSAGE_BYTES;
 use carousel_proto::digest::Digest;
@@ -338,13 +338,20 @@ async fn pass_signals_on(notices: mpsc::Sender<Notice>) {
     else {
         return tracing::warn!("signals cannot be caught here: Ctrl-C will not write a checkpoint");
     };
-    let mut asked = false;
+    let mut first = None;
     loop {
         tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
-        let again = Notice::Abort { reason: "interrupted twice: ended without a checkpoint".into() };
-        if notices.send(if asked { again } else { Notice::Stop }).await.is_err() {
+        let notice = match first.map(|first: Instant| first.elapsed()) {
+            None => Notice::Stop,
+            Some(since) if since < ECHO => continue,
+            Some(_) => Notice::Abort { reason: "interrupted twice: ended without a checkpoint".into() },
+        };
+        first = first.or(Some(Instant::now()));
+        if notices.send(notice).await.is_err() {
             return;
         }
-        asked = true;
     }
 }
+
+/// A second signal so soon is the first one again: `timeout` and its kind send one to the process and one to its group.
+const ECHO: Duration = Duration::from_millis(500);

@@ -36,6 +36,8 @@ fn ctrl_c_checkpoints_and_resume_ends_with_the_same_bits() {
     run.wait_for("checkpoints/step-00000020");
     let workers = children(run.id());
     assert_eq!(workers.len(), 2);
+    // Twice at once, as `timeout` does it: to the process, and to its group.
+    signal("INT", run.id());
     signal("INT", run.id());
     assert_eq!(run.wait().unwrap().code(), Some(130), "{}", run.said());
     assert!(run.said().contains("go on with --resume"), "{}", run.said());
@@ -117,9 +119,12 @@ fn sigterm_makes_a_worker_hand_its_lanes_over_and_leave() {
     let (mut leaving, mut staying) = (work(), work());
     coordinator.wait_for("checkpoints/step-00000020");
     signal("TERM", leaving.id());
+    signal("TERM", leaving.id());
     assert!(leaving.wait().unwrap().success(), "it leaves in good order: {}", leaving.said());
+    assert!(leaving.printed().starts_with("joined      as worker "), "{}", leaving.printed());
     assert!(coordinator.wait().unwrap().success(), "{}", coordinator.said());
     assert!(staying.wait().unwrap().success());
+    assert!(staying.printed().ends_with("done        the run is over\n"), "{}", staying.printed());
     assert!(coordinator.printed().contains("it asked to leave"), "{}", coordinator.printed());
     assert_eq!(shop.digest("left"), quiet);
 }

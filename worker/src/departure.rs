@@ -1,6 +1,8 @@
 //! SIGTERM for a worker. In a session the lanes are handed over at the next boundary, and the coordinator then ends the
 //! session; where there is none, no further one follows. A second SIGTERM ends the process at once.
 
+use std::time::{Duration, Instant};
+
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -18,11 +20,17 @@ pub(crate) fn watch(runtime: &Runtime) -> watch::Receiver<bool> {
         };
         terminate.recv().await;
         told.send_replace(true);
-        terminate.recv().await;
+        let first = Instant::now();
+        while first.elapsed() < ECHO {
+            terminate.recv().await;
+        }
         std::process::exit(143);
     });
     leaving
 }
+
+/// A second signal so soon is the first one again: `timeout` and its kind send one to the process and one to its group.
+const ECHO: Duration = Duration::from_millis(500);
 
 /// Hands the session's lanes over once the signal has come, also when it came before the session.
 pub(crate) async fn leave(mut leaving: watch::Receiver<bool>, outbox: Outbox) {
