@@ -9,8 +9,8 @@ use crate::{deploy, is_there, skipped};
 
 const SSHD: &str = "/usr/sbin/sshd";
 
-/// Some seconds, so that there is time to look.
-const LONG: &[&str] = &["--set", "train.steps=4000"];
+/// Much longer than what is done to the run takes, however fast the machine is: it must not be over before it is stopped.
+const STEPS: u64 = 20_000;
 
 struct Machines {
     shop: Workshop,
@@ -43,7 +43,8 @@ impl Machines {
         daemon.args(["-D", "-e", "-f"]).arg(shop.path("sshd.conf"));
         let mut daemon = shop.spawn(daemon);
         daemon.wait_for("Server listening");
-        let config = shop.read("run.toml").replace("epochs = 1", "steps = 4000");
+        let config = shop.read("run.toml").replace("epochs = 1", &format!("steps = {STEPS}"));
+        let config = config.replace("checkpoint_every = 20", "checkpoint_every = 40");
         shop.write("long.toml", &config);
         shop.succeed(&["certs", "certs"]);
         Some(Self { shop, port, _daemon: daemon })
@@ -104,7 +105,7 @@ impl Drop for Machines {
 #[test]
 fn a_run_over_ssh_survives_a_killed_worker_a_stop_and_a_start_with_the_same_bits() {
     let Some(machines) = Machines::open() else { return };
-    let quiet = machines.shop.trained("quiet", LONG);
+    let quiet = machines.shop.trained("quiet", &["--set", &format!("train.steps={STEPS}")]);
     let started = machines.succeed(&["start", "long.toml"]);
     assert_eq!(started.matches(" started (process ").count(), 4, "{started}");
     machines.wait_for("checkpoints/step-00000040");
@@ -119,12 +120,13 @@ fn a_run_over_ssh_survives_a_killed_worker_a_stop_and_a_start_with_the_same_bits
     assert_eq!(status.matches(" runs (process ").count(), 4, "{status}");
     let kept =
         ["h1/coordinator.pid", "h1/worker.pid", "h2/worker.pid", "h3/worker.pid"].map(|f| machines.id(f));
+    assert!(!machines.log().contains("is complete"), "it was over before it was stopped: {}", machines.log());
     let stopped = machines.succeed(&["stop"]);
     assert!(stopped.contains("h1: coordinator stopped (with 130)"), "{stopped}");
     assert!(kept.iter().all(|&id| !is_alive(id)), "nothing is left: {stopped}");
     assert!(!machines.call(&["status"]).status.success(), "a stopped run is not healthy");
     machines.succeed(&["start", "long.toml"]);
-    machines.wait_for("is complete: 4000 steps");
+    machines.wait_for(&format!("is complete: {STEPS} steps"));
     assert_eq!(machines.shop.digest("remote/h1/run"), quiet);
     assert!(machines.shop.path("remote/h1/coordinator/tls.key").exists(), "it has trained behind locks");
     assert!(
