@@ -32,8 +32,9 @@ fn print(found: &Verification) {
     if let Some(epoch) = found.epoch.filter(|epoch| found.flaws.is_empty() && epoch.windows > 0) {
         let (whole, further) = (found.steps / epoch.windows, found.steps % epoch.windows);
         let (windows, streams) = (epoch.windows, epoch.streams);
+        let epochs = if whole == 1 { "epoch" } else { "epochs" };
         println!(
-            "ledger      {windows} steps of {streams} streams an epoch, each once: {whole} whole epochs and {further} steps of the next"
+            "ledger      {windows} steps of {streams} streams an epoch, each once: {whole} whole {epochs} and {further} steps of the next"
         );
     }
     if let Some(epoch) = found.epoch.filter(|epoch| found.flaws.is_empty() && epoch.windows == 0) {

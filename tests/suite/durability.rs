@@ -116,7 +116,8 @@ fn the_newest_checkpoints_and_the_best_stay() {
         serde_json::from_str(&shop.read("run/checkpoints/best/state.json")).unwrap();
     assert_eq!(state["valid_loss"].as_f64(), Some(best.1));
     let verified = shop.succeed(&["verify", "run"]);
-    let ledger = "ledger      58 steps of 7 streams an epoch: each once in 1 epochs, 52 of them in the next";
+    let ledger =
+        "ledger      58 steps of 7 streams an epoch, each once: 1 whole epoch and 52 steps of the next";
     for part in [ledger, "committed   step 110", &format!("best        step {}", best.0)] {
         assert!(verified.contains(part), "{verified}");
     }
