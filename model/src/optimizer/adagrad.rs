@@ -6,12 +6,12 @@
 //! ```
 
 use super::{
-    GradientView, Method, Update, check_not_negative, decimal, filled,
-    sweep::{Given, Rule, sweep},
+    Method, Update, check_not_negative, decimal, filled,
+    sweep::{Given, Rule, Target},
 };
 use crate::{
-    GradientLayout, ModelError,
-    kernels::{Buffer, Isa, Vector},
+    ModelError,
+    kernels::{Buffer, Vector},
 };
 
 /// The options, all but the learning rate.
@@ -64,17 +64,11 @@ impl Method for AdaGrad {
         vec![&mut self.sum]
     }
 
-    fn apply(
-        &mut self,
-        isa: Isa,
-        values: &mut [f32],
-        gradient: (&GradientLayout, GradientView<'_>),
-        update: Update,
-    ) {
+    fn apply(&mut self, target: Target<'_>, update: Update) {
         let Options { lr_decay, epsilon, weight_decay, .. } = self.options;
         let slower = 1.0 + (update.step - 1) as f64 * decimal(lr_decay);
         let rate = (f64::from(update.learning_rate) / slower) as f32;
         let element = Element { given: Given::new(update, weight_decay), epsilon, rate };
-        sweep(isa, values, [&mut self.sum], gradient, element);
+        target.sweep([&mut self.sum], element);
     }
 }

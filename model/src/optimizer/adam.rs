@@ -12,12 +12,12 @@
 //! outside the vectors are computed in f64 and rounded once; powers by repeated multiplication.
 
 use super::{
-    GradientView, Method, Update, check_share, decimal, filled,
-    sweep::{Given, Rule, sweep},
+    Method, Update, check_share, decimal, filled,
+    sweep::{Given, Rule, Target},
 };
 use crate::{
-    GradientLayout, ModelError,
-    kernels::{Buffer, Isa, Vector},
+    ModelError,
+    kernels::{Buffer, Vector},
 };
 
 /// How weight decay acts.
@@ -132,14 +132,8 @@ impl Method for Adam {
         vec![&mut self.exp_avg, &mut self.exp_avg_sq]
     }
 
-    fn apply(
-        &mut self,
-        isa: Isa,
-        values: &mut [f32],
-        gradient: (&GradientLayout, GradientView<'_>),
-        update: Update,
-    ) {
+    fn apply(&mut self, target: Target<'_>, update: Update) {
         let element = self.element(update);
-        sweep(isa, values, [&mut self.exp_avg, &mut self.exp_avg_sq], gradient, element);
+        target.sweep([&mut self.exp_avg, &mut self.exp_avg_sq], element);
     }
 }

@@ -13,12 +13,12 @@
 //! f64 and rounded once. PyTorch's eta takes the rate of the update before; where the rate never changes that is the same.
 
 use super::{
-    GradientView, Method, Update, check_not_negative, decimal, filled,
-    sweep::{Given, Rule, sweep},
+    Method, Update, check_not_negative, decimal, filled,
+    sweep::{Given, Rule, Target},
 };
 use crate::{
-    GradientLayout, ModelError,
-    kernels::{Buffer, Isa, Vector},
+    ModelError,
+    kernels::{Buffer, Vector},
 };
 
 /// When the average begins.
@@ -101,13 +101,7 @@ impl Method for Asgd {
         vec![&mut self.ax]
     }
 
-    fn apply(
-        &mut self,
-        isa: Isa,
-        values: &mut [f32],
-        gradient: (&GradientLayout, GradientView<'_>),
-        update: Update,
-    ) {
+    fn apply(&mut self, target: Target<'_>, update: Update) {
         let eta = self.eta(update);
         let element = Element {
             given: Given::new(update, self.options.weight_decay),
@@ -115,6 +109,6 @@ impl Method for Asgd {
             rate: eta as f32,
             share: self.share(update) as f32,
         };
-        sweep(isa, values, [&mut self.ax], gradient, element);
+        target.sweep([&mut self.ax], element);
     }
 }

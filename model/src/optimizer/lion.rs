@@ -10,12 +10,12 @@
 //! and rounded once. The authors advise a rate 3 to 10 times smaller, and a decay as much larger, than AdamW's.
 
 use super::{
-    GradientView, Method, Update, check_share, decimal, filled,
-    sweep::{Given, Rule, sweep},
+    Method, Update, check_share, decimal, filled,
+    sweep::{Given, Rule, Target},
 };
 use crate::{
-    GradientLayout, ModelError,
-    kernels::{Buffer, Isa, Vector},
+    ModelError,
+    kernels::{Buffer, Vector},
 };
 
 pub(crate) struct Lion {
@@ -66,13 +66,7 @@ impl Method for Lion {
         vec![&mut self.exp_avg]
     }
 
-    fn apply(
-        &mut self,
-        isa: Isa,
-        values: &mut [f32],
-        gradient: (&GradientLayout, GradientView<'_>),
-        update: Update,
-    ) {
+    fn apply(&mut self, target: Target<'_>, update: Update) {
         let rest = |x: f32| (1.0 - decimal(x)) as f32;
         let element = Element {
             given: Given::new(update, 0.0),
@@ -81,13 +75,14 @@ impl Method for Lion {
             keep2: rest(self.beta2),
             rate: update.learning_rate,
         };
-        sweep(isa, values, [&mut self.exp_avg], gradient, element);
+        target.sweep([&mut self.exp_avg], element);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{GradientLayout, GradientView, kernels::Isa};
 
     #[test]
     fn the_sign_alone_decides_and_zero_has_none() {
@@ -96,7 +91,8 @@ mod tests {
         let gradient = GradientView { dense: &[4.0, -0.5, 0.0], rows: &[], row_values: &[] };
         let update = Update { learning_rate: 0.25, ..Update::default() };
         let (mut lion, mut weights) = (Lion::new((0.5, 0.75), 0.0, 3).unwrap(), [1.0; 3]);
-        lion.apply(Isa::chosen().unwrap(), &mut weights, (&layout, gradient), update);
+        let isa = Isa::chosen().unwrap();
+        lion.apply(Target { isa, values: &mut weights, layout: &layout, gradient }, update);
         assert_eq!(weights, [0.75, 1.25, 1.0]);
         assert_eq!(lion.exp_avg[..], [1.0, -0.125, 0.0]);
     }

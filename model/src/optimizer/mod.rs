@@ -14,6 +14,7 @@ mod rmsprop;
 mod sgd;
 mod sweep;
 
+use self::sweep::Target;
 use crate::{
     GradientLayout, ModelError, ParameterLayout, Parameters,
     kernels::{Buffer, Isa},
@@ -66,13 +67,7 @@ pub struct Optimizer {
 /// What an optimizer is, each in a file of its own; `config` has the list of them.
 trait Method: Send + Sync {
     /// Updates all parameters and the state, once.
-    fn apply(
-        &mut self,
-        isa: Isa,
-        values: &mut [f32],
-        gradient: (&GradientLayout, GradientView<'_>),
-        update: Update,
-    );
+    fn apply(&mut self, target: Target<'_>, update: Update);
 
     /// The state's buffers by their names, each as long as all parameters.
     fn state(&self) -> Vec<(&'static str, &Buffer)> {
@@ -155,7 +150,8 @@ impl Optimizer {
         if update.step == 0 {
             return Err(ModelError::OptimizerOption("updates are numbered from 1".into()));
         }
-        self.method.apply(self.isa, parameters.as_mut_slice(), (layout, gradient), update);
+        let target = Target { isa: self.isa, values: parameters.as_mut_slice(), layout, gradient };
+        self.method.apply(target, update);
         Ok(())
     }
 }

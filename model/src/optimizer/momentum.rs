@@ -9,12 +9,12 @@
 //! Hinton, "On the importance of initialization and momentum in deep learning", ICML 2013, as PyTorch writes it.
 
 use super::{
-    GradientView, Method, Update, check_share, filled,
-    sweep::{Given, Rule, sweep},
+    Method, Update, check_share, filled,
+    sweep::{Given, Rule, Target},
 };
 use crate::{
-    GradientLayout, ModelError,
-    kernels::{Buffer, Isa, Vector},
+    ModelError,
+    kernels::{Buffer, Vector},
 };
 
 pub(crate) struct Momentum {
@@ -63,15 +63,9 @@ impl Method for Momentum {
         vec![&mut self.buffer]
     }
 
-    fn apply(
-        &mut self,
-        isa: Isa,
-        values: &mut [f32],
-        gradient: (&GradientLayout, GradientView<'_>),
-        update: Update,
-    ) {
+    fn apply(&mut self, target: Target<'_>, update: Update) {
         let given = Given::new(update, self.weight_decay);
         let (momentum, nesterov, rate) = (self.momentum, self.nesterov, update.learning_rate);
-        sweep(isa, values, [&mut self.buffer], gradient, Element { given, momentum, nesterov, rate });
+        target.sweep([&mut self.buffer], Element { given, momentum, nesterov, rate });
     }
 }

@@ -10,12 +10,12 @@
 //! The variance is not below zero but by rounding; there PyTorch would give NaN.
 
 use super::{
-    GradientView, Method, Update, check_share, decimal, filled,
-    sweep::{Given, Rule, sweep},
+    Method, Update, check_share, decimal, filled,
+    sweep::{Given, Rule, Target},
 };
 use crate::{
-    GradientLayout, ModelError,
-    kernels::{Buffer, Isa, Vector},
+    ModelError,
+    kernels::{Buffer, Vector},
 };
 
 /// The options, all but the learning rate.
@@ -105,13 +105,7 @@ impl Method for RmsProp {
         std::iter::once(&mut self.square_avg).chain(further).collect()
     }
 
-    fn apply(
-        &mut self,
-        isa: Isa,
-        values: &mut [f32],
-        gradient: (&GradientLayout, GradientView<'_>),
-        update: Update,
-    ) {
+    fn apply(&mut self, target: Target<'_>, update: Update) {
         let Options { alpha, epsilon, momentum, centered, weight_decay } = self.options;
         let given = Given::new(update, weight_decay);
         let (alpha, rate) = (decimal(alpha), update.learning_rate);
@@ -119,9 +113,9 @@ impl Method for RmsProp {
         let element = Element { given, alpha, keep, epsilon, momentum, centered, rate };
         let square = &mut self.square_avg[..];
         match (&mut self.momentum_buffer, &mut self.grad_avg) {
-            (None, None) => sweep(isa, values, [square], gradient, element),
-            (Some(one), None) | (None, Some(one)) => sweep(isa, values, [square, one], gradient, element),
-            (Some(momentum), Some(mean)) => sweep(isa, values, [square, momentum, mean], gradient, element),
+            (None, None) => target.sweep([square], element),
+            (Some(one), None) | (None, Some(one)) => target.sweep([square, one], element),
+            (Some(momentum), Some(mean)) => target.sweep([square, momentum, mean], element),
         }
     }
 }

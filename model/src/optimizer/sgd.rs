@@ -2,13 +2,10 @@
 //! untouched embedding rows stay as they are, and are not visited.
 
 use super::{
-    GradientView, Method, Update,
-    sweep::{Given, Rule, sweep, sweep_touched},
+    Method, Update,
+    sweep::{Given, Rule, Target},
 };
-use crate::{
-    GradientLayout,
-    kernels::{Isa, Vector},
-};
+use crate::kernels::Vector;
 
 pub(crate) struct Sgd {
     pub(super) weight_decay: f32,
@@ -29,18 +26,12 @@ impl Rule<0> for Element {
 }
 
 impl Method for Sgd {
-    fn apply(
-        &mut self,
-        isa: Isa,
-        values: &mut [f32],
-        gradient: (&GradientLayout, GradientView<'_>),
-        update: Update,
-    ) {
+    fn apply(&mut self, target: Target<'_>, update: Update) {
         let element = Element { given: Given::new(update, self.weight_decay), rate: update.learning_rate };
         if self.weight_decay == 0.0 {
-            sweep_touched(isa, values, gradient, element);
+            target.sweep_touched(element);
         } else {
-            sweep(isa, values, [], gradient, element);
+            target.sweep([], element);
         }
     }
 }

@@ -45,51 +45,56 @@ impl Given {
     }
 }
 
-/// Updates every parameter and its states.
-pub(super) fn sweep<const N: usize>(
-    isa: Isa,
-    values: &mut [f32],
-    states: [&mut [f32]; N],
-    (layout, gradient): (&GradientLayout, GradientView<'_>),
-    rule: impl Rule<N>,
-) {
-    let (embedding, dense) = values.split_at_mut(layout.dense_offset);
-    let (row_states, dense_states) = split(states, layout.dense_offset);
-    let chunks = dense.par_chunks_mut(CHUNK).zip(gradient.dense.par_chunks(CHUNK));
-    chunks.zip(chunked(dense_states, CHUNK, layout.dense_len)).for_each(|((weights, gradient), states)| {
-        isa.dispatch(Step { weights, gradient, states, rule });
-    });
-    let width = layout.row_width.max(1);
-    let rows = (CHUNK / width).max(1);
-    let zeros = vec![0.0; width];
-    let states = chunked(row_states, rows * width, layout.dense_offset);
-    embedding.par_chunks_mut(rows * width).zip(states).enumerate().for_each(
-        |(block, (weights, mut states))| {
-            for (row, weights) in weights.chunks_exact_mut(width).enumerate() {
-                let touched = gradient.rows.binary_search(&((block * rows + row) as u32));
-                let gradient = touched.map_or(&zeros[..], |at| &gradient.row_values[at * width..][..width]);
-                let states = states.each_mut().map(|state| &mut state[row * width..][..width]);
-                isa.dispatch(Step { weights, gradient, states, rule });
-            }
-        },
-    );
+/// What an update works on, whatever its rule.
+pub(super) struct Target<'a> {
+    pub isa: Isa,
+    /// All parameters.
+    pub values: &'a mut [f32],
+    pub layout: &'a GradientLayout,
+    pub gradient: GradientView<'a>,
 }
 
-/// Updates the dense parameters and the touched rows alone: for a rule that leaves an element of gradient zero as it is.
-pub(super) fn sweep_touched(
-    isa: Isa,
-    values: &mut [f32],
-    (layout, gradient): (&GradientLayout, GradientView<'_>),
-    rule: impl Rule<0>,
-) {
-    let (embedding, dense) = values.split_at_mut(layout.dense_offset);
-    dense.par_chunks_mut(CHUNK).zip(gradient.dense.par_chunks(CHUNK)).for_each(|(weights, gradient)| {
-        isa.dispatch(Step { weights, gradient, states: [], rule });
-    });
-    let width = layout.row_width;
-    for (&token, gradient) in gradient.rows.iter().zip(gradient.row_values.chunks_exact(width.max(1))) {
-        let weights = &mut embedding[token as usize * width..][..width];
-        isa.dispatch(Step { weights, gradient, states: [], rule });
+impl Target<'_> {
+    /// Updates every parameter and its states.
+    pub(super) fn sweep<const N: usize>(self, states: [&mut [f32]; N], rule: impl Rule<N>) {
+        let Self { isa, values, layout, gradient } = self;
+        let (embedding, dense) = values.split_at_mut(layout.dense_offset);
+        let (row_states, dense_states) = split(states, layout.dense_offset);
+        let chunks = dense.par_chunks_mut(CHUNK).zip(gradient.dense.par_chunks(CHUNK));
+        chunks.zip(chunked(dense_states, CHUNK, layout.dense_len)).for_each(
+            |((weights, gradient), states)| {
+                isa.dispatch(Step { weights, gradient, states, rule });
+            },
+        );
+        let width = layout.row_width.max(1);
+        let rows = (CHUNK / width).max(1);
+        let zeros = vec![0.0; width];
+        let states = chunked(row_states, rows * width, layout.dense_offset);
+        embedding.par_chunks_mut(rows * width).zip(states).enumerate().for_each(
+            |(block, (weights, mut states))| {
+                for (row, weights) in weights.chunks_exact_mut(width).enumerate() {
+                    let touched = gradient.rows.binary_search(&((block * rows + row) as u32));
+                    let gradient =
+                        touched.map_or(&zeros[..], |at| &gradient.row_values[at * width..][..width]);
+                    let states = states.each_mut().map(|state| &mut state[row * width..][..width]);
+                    isa.dispatch(Step { weights, gradient, states, rule });
+                }
+            },
+        );
+    }
+
+    /// Updates the dense parameters and the touched rows alone: for a rule that leaves an element of gradient zero as it is.
+    pub(super) fn sweep_touched(self, rule: impl Rule<0>) {
+        let Self { isa, values, layout, gradient } = self;
+        let (embedding, dense) = values.split_at_mut(layout.dense_offset);
+        dense.par_chunks_mut(CHUNK).zip(gradient.dense.par_chunks(CHUNK)).for_each(|(weights, gradient)| {
+            isa.dispatch(Step { weights, gradient, states: [], rule });
+        });
+        let width = layout.row_width;
+        for (&token, gradient) in gradient.rows.iter().zip(gradient.row_values.chunks_exact(width.max(1))) {
+            let weights = &mut embedding[token as usize * width..][..width];
+            isa.dispatch(Step { weights, gradient, states: [], rule });
+        }
     }
 }
 
