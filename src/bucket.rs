@@ -21,9 +21,7 @@ pub(crate) fn store(address: &str) -> Result<Arc<dyn Store>, Failure> {
 pub(crate) fn store(address: &str) -> Result<Arc<dyn Store>, Failure> {
     if address.starts_with("http://") || address.starts_with("https://") {
         let expected = "s3://, gs:// or az://: a web server has no conditional writes";
-        return Err(Failure::bad_input(format!(
-            "{address}: a run cannot be kept there, expected {expected}"
-        )));
+        return Err(Failure::bad_input(format!("{address}: nothing can be kept there, expected {expected}")));
     }
     let store = carousel_storage::Store::new().map_err(Failure::failed)?;
     Ok(Arc::new(cloud::Bucket { store, address: address.into() }))

@@ -114,7 +114,7 @@ pub(crate) struct Data {
     /// With documents apart, the token that ends one; none: `<eos>`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eos: Option<String>,
-    /// The folder that `carousel prepare` makes; none: prepared/ and the configuration's name.
+    /// The folder that `carousel prepare` makes, or its address in a bucket; none: prepared/ and the configuration's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prepared: Option<String>,
     /// A training text that is larger, as it is stored, is prepared before a run of it begins. Unit: bytes.
@@ -304,7 +304,7 @@ pub(crate) struct Cluster {
     pub exchange: Exchange,
     /// From one comparison of the replicas' digests to the next; 0: never. Unit: steps.
     pub digest_every: u64,
-    /// Where workers get their windows: `coordinator`, or a prepared folder that every worker can open.
+    /// Where workers get their windows: `coordinator`, or a prepared folder, or its address, that every worker can open.
     pub tokens: String,
 }
 
