@@ -19,6 +19,14 @@ fn start(shop: &Workshop, run: &str, further: &[&str]) -> crate::program::Runnin
     shop.start(&arguments)
 }
 
+/// A signal as `timeout` sends it, to the process and to its group. Returns when both have been heard.
+fn twice(name: &str, id: u32) {
+    signal(name, id);
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    signal(name, id);
+    std::thread::sleep(std::time::Duration::from_millis(100));
+}
+
 fn last_step(shop: &Workshop, run: &str) -> u64 {
     shop.metrics(run)
         .iter()
@@ -36,9 +44,10 @@ fn ctrl_c_checkpoints_and_resume_ends_with_the_same_bits() {
     run.wait_for("checkpoints/step-00000020");
     let workers = children(run.id());
     assert_eq!(workers.len(), 2);
-    // Twice at once, as `timeout` does it: to the process, and to its group.
-    signal("INT", run.id());
-    signal("INT", run.id());
+    // The step under way cannot end before both signals are there.
+    workers.iter().for_each(|&worker| signal("STOP", worker));
+    twice("INT", run.id());
+    workers.iter().for_each(|&worker| signal("CONT", worker));
     assert_eq!(run.wait().unwrap().code(), Some(130), "{}", run.said());
     assert!(run.said().contains("go on with --resume"), "{}", run.said());
     let stopped_at = last_step(&shop, "stopped");
@@ -118,8 +127,9 @@ fn sigterm_makes_a_worker_hand_its_lanes_over_and_leave() {
     let work = || shop.start(&["worker", "--coordinator", &address, "--threads", "1"]);
     let (mut leaving, mut staying) = (work(), work());
     coordinator.wait_for("checkpoints/step-00000020");
-    signal("TERM", leaving.id());
-    signal("TERM", leaving.id());
+    signal("STOP", coordinator.id());
+    twice("TERM", leaving.id());
+    signal("CONT", coordinator.id());
     assert!(leaving.wait().unwrap().success(), "it leaves in good order: {}", leaving.said());
     assert!(leaving.printed().starts_with("joined      as worker "), "{}", leaving.printed());
     assert!(coordinator.wait().unwrap().success(), "{}", coordinator.said());
